@@ -1,0 +1,3 @@
+from hdtalk.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Objectives of inversion, optimisation and stitching."""

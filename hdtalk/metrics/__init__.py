@@ -1,0 +1,1 @@
+"""Measures of the paper's section IV, one file each."""

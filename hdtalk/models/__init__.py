@@ -1,0 +1,1 @@
+"""Networks as pure modules: no paths, no downloads, no choice of device."""

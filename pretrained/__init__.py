@@ -1,0 +1,1 @@
+"""Weights that ship with HDTalk: one folder per bundle (see README.md)."""

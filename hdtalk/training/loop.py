@@ -1,0 +1,237 @@
+"""The training loop that every image model of a bundle shares: seeded, resumable, logged, on CPU or GPU.
+
+A task owns its networks, optimisers and data and knows one step and one validation; the loop owns time, checkpoints,
+averaging, curves and the schedule. All randomness of a step comes from (seed, step), so a resumed run continues the
+same sequence of batches.
+"""
+
+import csv
+import io
+import json
+import logging
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from hdtalk.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The run ends at `steps` or after `minutes` of training, whichever comes first; the schedule follows that end."""
+
+    minutes: float = 30.0
+    steps: int = 1_000_000
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    warm_up: float = 0.01  # share of the run
+    decay_from: float = 0.4  # share of the run after which the rate falls along a cosine
+    final_rate: float = 0.02  # of the learning rate
+    ema_images: float = 10_000.0  # half-life of the weights' moving average
+    gradient_norm: float = 10.0
+    checkpoint_minutes: float = 4.0
+    validate_minutes: float = 4.0
+    log_steps: int = 20
+    seed: int = 0
+    device: str = "cpu"
+    compile: bool = False
+
+
+class Task:
+    """What is trained. A subclass fills `networks` and `optimisers`, and says which network is averaged."""
+
+    name = "task"
+    averaged: tuple[str, ...] = ()  # names in `networks` whose moving average is validated and exported
+
+    def __init__(self, config: TrainConfig):
+        self.config = config
+        self.device = torch.device(config.device)
+        self.networks: dict[str, nn.Module] = {}
+        self.optimisers: dict[str, torch.optim.Optimizer] = {}
+
+    def step(self, step: int, progress: float, rng: np.random.Generator) -> dict[str, float]:
+        """One update of the networks; returns numbers to log."""
+        raise NotImplementedError
+
+    def validate(self, averages: dict[str, nn.Module]) -> tuple[dict[str, float], np.ndarray | None]:
+        """Measures on the validation set, and a picture sheet uint8 RGB [H,W,3] or None."""
+        raise NotImplementedError
+
+    def export(self, averages: dict[str, nn.Module], folder: Path, measures: dict[str, float]) -> None:
+        """Writes the trained network into a bundle folder."""
+        raise NotImplementedError
+
+    def autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def update(self, loss: torch.Tensor, optimiser: str = "main") -> None:
+        self.optimisers[optimiser].zero_grad(set_to_none=True)
+        loss.backward()
+        for group in self.optimisers[optimiser].param_groups:
+            nn.utils.clip_grad_norm_(group["params"], self.config.gradient_norm)
+        self.optimisers[optimiser].step()
+
+
+def schedule(progress: float, config: TrainConfig) -> float:
+    """Factor on the learning rate: linear warm-up, plateau, cosine decay."""
+    if progress < config.warm_up:
+        return progress / config.warm_up
+    if progress < config.decay_from:
+        return 1.0
+    phase = (progress - config.decay_from) / max(1e-9, 1 - config.decay_from)
+    return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + np.cos(np.pi * min(1.0, phase)))
+
+
+def train(task: Task, out: Path, resume: bool = True) -> dict[str, float]:
+    """Runs the task to its end; returns the last validation's measures. `out` receives checkpoint.pt, log.csv,
+    curves.png, sheet.png and config.json."""
+    config = task.config
+    out.mkdir(parents=True, exist_ok=True)
+    averages = {name: _copy_of(task.networks[name]) for name in task.averaged}
+    step, elapsed_s, measures = 0, 0.0, {}
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists() and not resume:
+        raise UsageError(f"{out}: holds a checkpoint of an earlier run. Pass --resume, or choose another --out.")
+    if checkpoint.exists():
+        step, elapsed_s, measures = _load_checkpoint(checkpoint, task, averages)
+        logger.warning("%s: resumed at step %d, %.1f minutes", task.name, step, elapsed_s / 60)
+    (out / "config.json").write_text(json.dumps({"task": task.name, **asdict(config)}, indent=1))
+    base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in task.optimisers.items()}
+    if checkpoint.exists():
+        base_rates = {name: [g["base_lr"] for g in o.param_groups] for name, o in task.optimisers.items()}
+    for name, optimiser in task.optimisers.items():
+        for group, rate in zip(optimiser.param_groups, base_rates[name], strict=True):
+            group["base_lr"] = rate
+
+    last_time, last_checkpoint_s, last_validation_s = time.monotonic(), elapsed_s, elapsed_s
+    sums: dict[str, float] = {}
+    while True:
+        progress = min(1.0, max(step / config.steps, elapsed_s / (60 * config.minutes)))
+        finished = progress >= 1.0
+        if finished or elapsed_s - last_validation_s > 60 * config.validate_minutes:
+            measures = _validate(task, averages, out, step, elapsed_s)
+            last_validation_s = elapsed_s
+            last_time = time.monotonic()
+        if finished or elapsed_s - last_checkpoint_s > 60 * config.checkpoint_minutes:
+            _save_checkpoint(checkpoint, task, averages, step, elapsed_s, measures)
+            last_checkpoint_s = elapsed_s
+        if finished:
+            return measures
+        for optimiser in task.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = group["base_lr"] * schedule(progress, config)
+        torch.manual_seed(config.seed * 1_000_003 + step)
+        numbers = task.step(step, progress, np.random.default_rng((config.seed, step)))
+        _average(task, averages, step)
+        step += 1
+        now = time.monotonic()
+        elapsed_s, last_time = elapsed_s + now - last_time, now
+        for name, value in numbers.items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+        if step % config.log_steps == 0:
+            _log(out, step, elapsed_s, {name: value / config.log_steps for name, value in sums.items()}, "train")
+            sums = {}
+
+
+def _copy_of(network: nn.Module) -> nn.Module:
+    import copy
+
+    return copy.deepcopy(network).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _average(task: Task, averages: dict[str, nn.Module], step: int) -> None:
+    images = (step + 1) * task.config.batch_size
+    half_life = min(task.config.ema_images, images * 0.1)  # short at first, so that the start is forgotten
+    keep = 0.5 ** (task.config.batch_size / max(half_life, 1e-8))
+    for name, average in averages.items():
+        source = task.networks[name]
+        for mine, theirs in zip(average.parameters(), source.parameters(), strict=True):
+            mine.lerp_(theirs.to(mine.dtype), 1 - keep)
+        for mine, theirs in zip(average.buffers(), source.buffers(), strict=True):
+            mine.copy_(theirs)
+
+
+def _validate(task, averages, out, step, elapsed_s) -> dict[str, float]:
+    with torch.no_grad():
+        measures, sheet = task.validate(averages)
+    _log(out, step, elapsed_s, measures, "validation")
+    summary = ", ".join(f"{name} {value:.4g}" for name, value in measures.items())
+    logger.warning("%s step %d, %.1f min: %s", task.name, step, elapsed_s / 60, summary)
+    if sheet is not None:
+        from PIL import Image
+
+        Image.fromarray(sheet).save(out / "sheet.png")
+    _plot(out)
+    return measures
+
+
+def _log(out: Path, step: int, elapsed_s: float, numbers: dict[str, float], kind: str) -> None:
+    with open(out / "log.csv", "a", newline="") as file:
+        for name, value in numbers.items():
+            csv.writer(file).writerow([kind, step, round(elapsed_s, 1), name, f"{value:.6g}"])
+
+
+def _plot(out: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for kind, _, seconds, name, value in csv.reader((out / "log.csv").open()):
+        curves.setdefault(f"{kind}: {name}", []).append((float(seconds) / 60, float(value)))
+    columns = 4
+    rows = -(-len(curves) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False)
+    for axis, (name, points) in zip(axes.flat, curves.items(), strict=False):
+        axis.plot(*zip(*points, strict=True), linewidth=1)
+        axis.set_title(name, fontsize=8)
+        axis.set_xlabel("minutes", fontsize=7)
+    figure.tight_layout()
+    figure.savefig(out / "curves.png", dpi=70)
+    pyplot.close(figure)
+
+
+def _save_checkpoint(path, task, averages, step, elapsed_s, measures) -> None:
+    buffer = io.BytesIO()
+    state = {
+        "networks": {name: network.state_dict() for name, network in task.networks.items()},
+        "averages": {name: network.state_dict() for name, network in averages.items()},
+        "optimisers": {name: optimiser.state_dict() for name, optimiser in task.optimisers.items()},
+        "step": step,
+        "elapsed_s": elapsed_s,
+        "measures": measures,
+    }
+    torch.save(state, buffer)
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        file.write(buffer.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _load_checkpoint(path, task, averages) -> tuple[int, float, dict[str, float]]:
+    state = torch.load(path, map_location=task.device, weights_only=True)
+    for kind, owners in (("networks", task.networks), ("averages", averages), ("optimisers", task.optimisers)):
+        for name, owner in owners.items():
+            owner.load_state_dict(state[kind][name])
+    return state["step"], state["elapsed_s"], state["measures"]
+
+
+def picture_grid(rows: list[list[np.ndarray]]) -> np.ndarray:
+    """Pictures uint8 [H,W,3] of one size, as one sheet."""
+    return np.vstack([np.hstack(row) for row in rows])
+
+
+def to_uint8(images: torch.Tensor) -> np.ndarray:
+    """[N,3,H,W] in [-1,1] -> uint8 [N,H,W,3]."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()

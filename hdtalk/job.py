@@ -1,0 +1,265 @@
+"""A run as a folder: stage artefacts with fingerprints, atomic writes, chunk checkpoints, resume and one lock.
+
+    OUT.job/
+      lock                      who is working here (held by the operating system, so it dies with its holder)
+      pivots/stage.json         fingerprint, files with their sha256, the stage's table, whether it is complete
+      pivots/000000.safetensors one chunk of arrays
+
+A stage whose fingerprint (inputs' content hashes, configuration, format version) is unchanged is not computed again; a
+damaged file is noticed by its checksum and computed again; anything else in the stage's folder is thrown away.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hdtalk.errors import InputError, ResourceError, Stopped
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+
+
+class Job:
+    """A job folder that this process holds the lock of. Use as a context manager.
+
+    Raises `ResourceError` when another run holds the folder (naming it), `InputError` when the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | Path, *, restart: bool = False):
+        self.folder = Path(folder)
+        self._lock_file = None
+        self._restart = restart
+
+    def __enter__(self) -> "Job":
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock_file = open(self.folder / "lock", "a+")  # noqa: SIM115 (held until __exit__)
+        except OSError as error:
+            raise InputError(
+                f"{self.folder}: the job folder cannot be used ({error.strerror}). Try --job DIR."
+            ) from error
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock_file.seek(0)
+            holder = self._lock_file.read().strip() or "another process"
+            self._lock_file.close()
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise ResourceError(
+                f"{self.folder}: in use by {holder}. Wait for it, stop it, or give this run its own --job DIR."
+            ) from error
+        self._lock_file.seek(0)
+        self._lock_file.truncate()
+        self._lock_file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n")
+        self._lock_file.flush()
+        for leftover in self.folder.glob("**/.*.part"):  # of a run that was killed in the middle of a write
+            leftover.unlink(missing_ok=True)
+        if self._restart:
+            for stage in self.folder.glob("*/stage.json"):
+                shutil.rmtree(stage.parent)
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        if self._lock_file is not None:
+            self._lock_file.close()  # the file stays: removing it would let two later runs lock different inodes
+
+    def stage(self, name: str, *, inputs: Mapping[str, str], config: object = None, version: int = 1) -> "Stage":
+        """The stage `name` for exactly these inputs (name -> content hash) and this configuration.
+
+        What an earlier run left for the same fingerprint is kept, anything else is removed."""
+        return Stage(self.folder / name, fingerprint(name, inputs, config, version))
+
+
+class Stage:
+    """One stage's artefacts: numbered chunks of arrays and one table."""
+
+    def __init__(self, folder: Path, fingerprint: str):
+        self.folder = folder
+        self.fingerprint = fingerprint
+        self._record = self._recover()
+
+    @property
+    def complete(self) -> bool:
+        return self._record["complete"]
+
+    @property
+    def table(self) -> dict:
+        return self._record["table"]
+
+    @property
+    def chunks(self) -> list[int]:
+        """Numbers of the chunks that are there, in order."""
+        return sorted(int(number) for number in self._record["chunks"])
+
+    @property
+    def content_hash(self) -> str:
+        """What later stages put into their fingerprints."""
+        parts = [self._record["chunks"][str(number)] for number in self.chunks]
+        return _sha256(json.dumps([parts, self._record["table"]], sort_keys=True).encode())
+
+    def save(self, number: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes one chunk: to a temporary name, flushed, renamed, then entered in stage.json."""
+        from safetensors.numpy import save
+
+        data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        write_atomically(self._path(number), data)
+        self._record["chunks"][str(number)] = _sha256(data)
+        self._write_record()
+
+    def load(self, number: int) -> dict[str, np.ndarray]:
+        from safetensors.numpy import load
+
+        return load(self._path(number).read_bytes())
+
+    def read_rows(self, number: int, name: str, rows: np.ndarray) -> np.ndarray:
+        """Some rows of one array of a chunk, read from disk without the rest (no mapping: memory stays small)."""
+        with open(self._path(number), "rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            entry = json.loads(file.read(header_bytes))[name]
+            dtype = {"U8": np.uint8, "F32": np.float32}[entry["dtype"]]
+            shape = entry["shape"]
+            row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+            out = np.empty((len(rows), *shape[1:]), dtype)
+            for index, row in enumerate(rows):
+                file.seek(8 + header_bytes + entry["data_offsets"][0] + int(row) * row_bytes)
+                out[index] = np.frombuffer(file.read(row_bytes), dtype).reshape(shape[1:])
+        return out
+
+    def drop(self, number: int) -> None:
+        """Removes a chunk (a checkpoint that a later one replaces)."""
+        if self._record["chunks"].pop(str(number), None) is not None:
+            self._write_record()
+            self._path(number).unlink(missing_ok=True)
+
+    def finish(self, table: Mapping | None = None) -> None:
+        self._record["table"] = json.loads(json.dumps(table or {}, default=_plain))
+        self._record["complete"] = True
+        self._write_record()
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.safetensors"
+
+    def _recover(self) -> dict:
+        fresh = {
+            "format": FORMAT_VERSION,
+            "fingerprint": self.fingerprint,
+            "complete": False,
+            "chunks": {},
+            "table": {},
+        }
+        try:
+            record = json.loads((self.folder / "stage.json").read_text())
+            usable = record["format"] == FORMAT_VERSION and record["fingerprint"] == self.fingerprint
+            usable = usable and set(record) == set(fresh)
+        except FileNotFoundError:
+            usable = False
+        except (ValueError, KeyError, TypeError, OSError):
+            log.warning("%s: its stage.json is damaged; the stage is computed again", self.folder)
+            usable = False
+        if not usable:
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+            self.folder.mkdir(parents=True)
+            return fresh
+        for number, expected in list(record["chunks"].items()):
+            if file_hash(self._path(int(number)), missing_ok=True) != expected:
+                log.warning("%s: damaged or missing; it is computed again", self._path(int(number)))
+                record["chunks"].pop(number)
+                record["complete"] = False
+        return record
+
+    def _write_record(self) -> None:
+        write_atomically(self.folder / "stage.json", json.dumps(self._record, indent=1).encode())
+
+
+def fingerprint(name: str, inputs: Mapping[str, str], config: object, version: int) -> str:
+    """Hash of everything that a stage's result depends on. `config`: a dataclass or anything that JSON can hold."""
+    content = {"stage": name, "version": version, "format": FORMAT_VERSION, "inputs": dict(inputs), "config": config}
+    return _sha256(json.dumps(content, sort_keys=True, default=_plain).encode())
+
+
+def file_hash(path: str | Path, *, missing_ok: bool = False) -> str:
+    """sha256 of a file's content, read in pieces."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except FileNotFoundError:
+        if not missing_ok:
+            raise
+        return ""
+    return digest.hexdigest()
+
+
+def array_hash(array: np.ndarray) -> str:
+    """Hash of an array's shape, type and content."""
+    return _sha256(f"{array.dtype} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes, flushes to disk, renames: a reader sees the old file or the new one, never a part."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def stoppable(job_folder: str | Path) -> Iterator[None]:
+    """Within it, Ctrl-C and SIGTERM end the run as `Stopped`: finished chunks stay, the next run goes on from them."""
+    message = f"stopped; what is done stays in {job_folder}. Run the same command again to go on."
+
+    def on_terminate(*_):
+        raise Stopped(message)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGTERM, on_terminate) if in_main_thread else None
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Stopped(message) from error
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, previous if previous is not None else signal.SIG_DFL)
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,184 @@
+"""Jobs: fingerprints, resume, atomic writes, damaged artefacts, the lock, stopping."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hdtalk.errors import InputError, ResourceError, Stopped
+from hdtalk.job import Job, array_hash, file_hash, fingerprint, stoppable, write_atomically
+
+
+@dataclass(frozen=True)
+class Config:
+    steps: int = 3
+
+
+def open_stage(job, config=None, **inputs):
+    return job.stage("pivots", inputs=inputs or {"crops": "abc"}, config=config or Config())
+
+
+def test_finished_stage_is_found_again_with_its_content(tmp_path):
+    ws = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    with Job(tmp_path / "a.job") as job:
+        stage = open_stage(job)
+        stage.save(0, {"ws": ws})
+        stage.save(1, {"ws": ws + 1})
+        stage.finish({"psnr_db": np.float32(30.5), "frames": [1, 2]})
+        content_hash = stage.content_hash
+    with Job(tmp_path / "a.job") as job:
+        stage = open_stage(job)
+        assert stage.complete and stage.chunks == [0, 1]
+        np.testing.assert_array_equal(stage.load(1)["ws"], ws + 1)
+        assert stage.table == {"psnr_db": 30.5, "frames": [1, 2]}
+        assert stage.content_hash == content_hash
+
+
+def test_a_change_of_inputs_configuration_or_version_starts_the_stage_afresh(tmp_path):
+    base = fingerprint("pivots", {"crops": "abc"}, Config(), 1)
+    assert base == fingerprint("pivots", {"crops": "abc"}, Config(3), 1)
+    others = {
+        fingerprint("pivots", {"crops": "abd"}, Config(), 1),
+        fingerprint("pivots", {"crops": "abc"}, Config(4), 1),
+        fingerprint("pivots", {"crops": "abc"}, Config(), 2),
+        fingerprint("tuning", {"crops": "abc"}, Config(), 1),
+    }
+    assert base not in others and len(others) == 4
+    with Job(tmp_path / "a.job") as job:
+        stage = open_stage(job)
+        stage.save(0, {"ws": np.zeros(3, np.float32)})
+        stage.finish()
+        changed = open_stage(job, Config(4))
+        assert not changed.complete and changed.chunks == []
+        assert sorted(path.name for path in changed.folder.iterdir()) == []
+
+
+def test_chunks_survive_an_unfinished_run(tmp_path):
+    with Job(tmp_path / "a.job") as job:
+        open_stage(job).save(0, {"ws": np.arange(3)})
+    with Job(tmp_path / "a.job") as job:
+        stage = open_stage(job)
+        assert stage.chunks == [0] and not stage.complete
+        stage.save(1, {"ws": np.arange(4)})
+        stage.drop(0)
+        assert stage.chunks == [1]
+    with Job(tmp_path / "a.job") as job:
+        assert open_stage(job).chunks == [1]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_artefact_is_noticed_and_dropped(tmp_path, caplog, damage):
+    with Job(tmp_path / "a.job") as job:
+        stage = open_stage(job)
+        stage.save(0, {"ws": np.arange(100)})
+        stage.save(1, {"ws": np.arange(50)})
+        stage.finish()
+    path = tmp_path / "a.job" / "pivots" / "000000.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    match damage:
+        case "flip":
+            path.write_bytes(data)
+        case "truncate":
+            path.write_bytes(data[:-10])
+        case "remove":
+            path.unlink()
+    with Job(tmp_path / "a.job") as job, caplog.at_level(logging.WARNING):
+        stage = open_stage(job)
+        assert stage.chunks == [1] and not stage.complete
+        assert "000000.safetensors" in caplog.text and "computed again" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', "null"])
+def test_a_damaged_record_starts_the_stage_afresh(tmp_path, content):
+    with Job(tmp_path / "a.job") as job:
+        stage = open_stage(job)
+        stage.save(0, {"ws": np.arange(3)})
+        (stage.folder / "stage.json").write_text(content)
+        assert open_stage(job).chunks == []
+
+
+def test_restart_forgets_stages_but_no_foreign_files(tmp_path):
+    (tmp_path / "a.job").mkdir()
+    (tmp_path / "a.job" / "notes.txt").write_text("mine")
+    with Job(tmp_path / "a.job") as job:
+        open_stage(job).save(0, {"ws": np.arange(3)})
+    with Job(tmp_path / "a.job", restart=True) as job:
+        assert open_stage(job).chunks == []
+    assert (tmp_path / "a.job" / "notes.txt").read_text() == "mine"
+
+
+def test_rows_are_read_alone(tmp_path):
+    rng = np.random.default_rng(1)
+    crops = rng.integers(0, 255, (6, 3, 4, 4), dtype=np.uint8)
+    ws = rng.normal(size=(6, 5)).astype(np.float32)
+    with Job(tmp_path / "a.job") as job:
+        stage = open_stage(job)
+        stage.save(0, {"crops": crops, "ws": ws})
+        np.testing.assert_array_equal(stage.read_rows(0, "crops", np.array([5, 0, 3])), crops[[5, 0, 3]])
+        np.testing.assert_array_equal(stage.read_rows(0, "ws", np.array([2])), ws[[2]])
+
+
+def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "table.json"
+    write_atomically(path, b"old")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["table.json"]
+
+
+HOLDER = """
+import sys, time
+from hdtalk.job import Job
+with Job(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_second_run_is_told_who_holds_the_job_and_a_dead_holder_is_no_obstacle(tmp_path):
+    folder = tmp_path / "a.job"
+    command = [sys.executable, "-c", HOLDER, str(folder)]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ResourceError, match=f"process {holder.pid} "), Job(folder):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    (folder / "pivots").mkdir()
+    (folder / "pivots" / ".000000.safetensors.part").write_bytes(b"half")
+    with Job(folder):
+        assert not list(folder.glob("**/.*.part"))
+
+
+def test_job_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--job"), Job(tmp_path / "file" / "a.job"):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_become_stopped_and_the_old_handler_returns(number, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="a.job") as caught, stoppable(tmp_path / "a.job"):
+        signal.raise_signal(number)
+    assert caught.value.exit_code == 130
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_hashes_tell_contents_apart(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    zeros = np.zeros((2, 3), np.float32)
+    assert len({array_hash(zeros), array_hash(zeros.T), array_hash(zeros.astype(np.int32)), array_hash(zeros + 1)}) == 4

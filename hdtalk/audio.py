@@ -1,0 +1,346 @@
+"""Waveform -> MFCC windows, one per video frame, with pitch, energy and silence beside them.
+
+A file is decoded, resampled and analysed block by block: what stays in memory is about 7 kB per second of speech.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from scipy.fft import dct, rfft
+
+from hdtalk.config import AudioConfig
+from hdtalk.data import SpeechFeatures
+from hdtalk.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_RATE = 16000
+ROW_SAMPLES = 160  # 10 ms from one MFCC row to the next
+FRAME_SAMPLES = 400  # 25 ms per row
+WINDOW_ROWS = 28  # 280 ms per video frame
+NUM_COEFFICIENTS = 12
+
+_NUM_FFT, _NUM_FILTERS, _LIFTER, _PREEMPHASIS = 512, 26, 22, 0.97
+_PITCH_FRAME, _PITCH_FFT, _PITCH_MIN_HZ, _PITCH_MAX_HZ = 640, 2048, 60.0, 500.0
+_INT16 = 32768.0  # python_speech_features is fed 16-bit integers; the same scale gives the same log energies
+_FORMATS = (
+    "wav,w64,rf64,flac,mp3,mov,mp4,m4a,3gp,aac,ogg,opus,matroska,webm,aiff,au,caf,avi,mpegts,mpeg,flv,asf,amr,ac3,eac3"
+)
+
+
+def read_speech(source: str | os.PathLike | np.ndarray, sample_rate: int = SAMPLE_RATE) -> SpeechFeatures:
+    """Analyses the speech of an audio or video file, or of a waveform (float in [-1,1] or an integer type, `[samples]`
+    or `[samples, channels]`, at `sample_rate`). Raises InputError for audio that cannot be used; warns about clipping,
+    silence and damaged ends and goes on."""
+    name, blocks = _blocks_of(source, sample_rate)
+    analysis, clipped, longest_clip = _Analysis(), 0, 0
+    config = AudioConfig()
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise InputError(f"{name}: the audio holds NaN or infinite samples. Expected finite ones; export it again.")
+        full_scale = np.abs(block) >= 0.999
+        clipped += int(full_scale.sum())
+        longest_clip = max(longest_clip, int((full_scale[2:] & full_scale[1:-1] & full_scale[:-2]).sum()))
+        analysis.add(block)
+        if analysis.num_samples > config.max_duration_s * SAMPLE_RATE:
+            raise InputError(f"{name}: {_TOO_LONG.format(config.max_duration_s / 60)}")
+    duration_s = analysis.num_samples / SAMPLE_RATE
+    if duration_s < config.min_duration_s:
+        raise InputError(
+            f"{name}: the audio lasts {duration_s * 1000:.0f} ms; expected at least {config.min_duration_s * 1000:.0f} ms."
+        )
+    if longest_clip and clipped > 1e-3 * analysis.num_samples:
+        logger.warning(
+            "%s: %.1f %% of the samples are clipped; lips may follow less well.", name, clipped / duration_s / 160
+        )
+    speech = analysis.finish()
+    if speech.level_db < config.silent_level_db:
+        logger.warning("%s: silent (%.0f dBFS); the mouth will stay closed.", name, speech.level_db)
+    return speech
+
+
+def read_audio(source: str | os.PathLike) -> np.ndarray:
+    """The whole sound of an audio or video file as float32 mono `[samples]` at 16 kHz, unscaled. Raises InputError."""
+    return np.concatenate([*_decode(Path(source)), np.zeros(0, np.float32)])
+
+
+def num_video_frames(speech: SpeechFeatures, fps: Fraction | float) -> int:
+    """How many video frames at `fps` the speech covers (rounded up, at least one)."""
+    fps = exact_fps(fps)
+    return max(1, -(-speech.num_samples * fps.numerator // (SAMPLE_RATE * fps.denominator)))
+
+
+def mfcc_windows(speech: SpeechFeatures, fps: Fraction | float, num_frames: int | None = None, start: int = 0):
+    """Float32 `[num_frames, 28, 12]`: the MFCC rows around the middle of each video frame's interval, for the frames
+    `start ... start + num_frames` (default: to the end of the speech). Beyond the speech there is silence."""
+    return windows_of(speech.mfcc, fps, num_frames, start, speech, speech.silent_row)
+
+
+def prosody_windows(speech: SpeechFeatures, fps: Fraction | float, num_frames: int | None = None, start: int = 0):
+    """Float32 `[num_frames, 28, 3]`, rows as in `mfcc_windows`: log2 of pitch over 150 Hz (0 where unvoiced), voicing
+    in [0,1], energy in units of 20 dB against the speech's own level."""
+    return windows_of(speech.prosody, fps, num_frames, start, speech, np.array([0.0, 0.0, -3.0], np.float32))
+
+
+def silent_frames(speech: SpeechFeatures, fps: Fraction | float, num_frames: int | None = None, start: int = 0):
+    """Bool `[num_frames]`: True where a video frame lies in a pause (see `AudioConfig`) or beyond the speech."""
+    rows = _centre_rows(fps, _count(speech, fps, num_frames, start), start)
+    outside = (rows < 0) | (rows >= len(speech.silent))
+    return np.where(outside, True, speech.silent[np.clip(rows, 0, len(speech.silent) - 1)])
+
+
+def exact_fps(fps: Fraction | float) -> Fraction:
+    """`fps` as an exact fraction; floats such as 29.97 become the broadcast rate 30000/1001 that they stand for."""
+    if isinstance(fps, float) and not fps.is_integer():
+        ntsc = Fraction(round(fps * 1.001) * 1000, 1001)
+        return ntsc if abs(float(ntsc) - fps) < 0.005 else Fraction(fps).limit_denominator(1001)
+    return Fraction(fps)
+
+
+def windows_of(rows: np.ndarray, fps, num_frames, start, speech: SpeechFeatures, fill: np.ndarray) -> np.ndarray:
+    """Gathers the 28 rows around each frame from any `[rows, k]` signal on the 10 ms grid; `fill` `[k]` lies outside."""
+    first = _centre_rows(fps, _count(speech, fps, num_frames, start), start) - WINDOW_ROWS // 2
+    index = first[:, None] + np.arange(WINDOW_ROWS)  # [T, 28]
+    outside = (index < 0) | (index >= len(rows))
+    windows = rows[np.clip(index, 0, len(rows) - 1)]
+    return np.where(outside[..., None], fill.astype(np.float32), windows).astype(np.float32)
+
+
+def mfcc(signal: np.ndarray) -> np.ndarray:
+    """Float64 `[rows, 13]` of a 16 kHz signal on the 16-bit scale: the values of python_speech_features.mfcc with its
+    defaults (25 ms rectangular frames every 10 ms, 26 filters, pre-emphasis 0.97, lifter 22, c0 = log energy)."""
+    signal = np.asarray(signal, np.float64)
+    emphasised = np.append(signal[:1], signal[1:] - _PREEMPHASIS * signal[:-1])
+    num_rows = 1 + max(0, -(-(len(signal) - FRAME_SAMPLES) // ROW_SAMPLES))
+    emphasised = np.pad(emphasised, (0, (num_rows - 1) * ROW_SAMPLES + FRAME_SAMPLES - len(signal)))
+    filtered, energy = _filterbank(_frames(emphasised, FRAME_SAMPLES))
+    epsilon = np.finfo(float).eps
+    coefficients = _cepstrum(np.where(filtered == 0, epsilon, filtered))
+    coefficients[:, 0] = np.log(np.where(energy == 0, epsilon, energy))
+    return coefficients
+
+
+class _Analysis:
+    """Consumes float blocks in [-1,1] at 16 kHz; keeps per-row filter-bank energies and pitch only."""
+
+    def __init__(self):
+        self.num_samples = 0
+        self._last = 0.0
+        self._emphasised = np.zeros(0)
+        self._plain = np.zeros((_PITCH_FRAME - FRAME_SAMPLES) // 2)  # pitch frames share the rows' centres
+        self._filtered, self._pitch = [], []
+
+    def add(self, block: np.ndarray) -> None:
+        signal = block.astype(np.float64) * _INT16
+        if not len(signal):
+            return
+        previous = np.append(self._last if self.num_samples else 0.0, signal[:-1])
+        self._last = signal[-1]
+        self.num_samples += len(signal)
+        self._emphasised = np.append(self._emphasised, signal - _PREEMPHASIS * previous)
+        self._plain = np.append(self._plain, signal)
+        self._consume((len(self._emphasised) - FRAME_SAMPLES) // ROW_SAMPLES + 1)
+
+    def finish(self) -> SpeechFeatures:
+        done = sum(map(len, self._filtered))
+        num_rows = 1 + max(0, -(-(self.num_samples - FRAME_SAMPLES) // ROW_SAMPLES)) - done
+        if num_rows > 0:
+            tail = _PITCH_FRAME + num_rows * ROW_SAMPLES
+            self._emphasised, self._plain = np.pad(self._emphasised, (0, tail)), np.pad(self._plain, (0, tail))
+            self._consume(num_rows)
+        filtered, pitch = np.concatenate(self._filtered), np.concatenate(self._pitch)
+        # The floor is the spectrum of 16-bit rounding noise, so digital silence looks like a quiet room, not like zeros.
+        floor = _ROUNDING_FLOOR
+        rows = _cepstrum(filtered + floor)[:, 1:].astype(np.float32)
+        silent_row = _cepstrum(floor[None])[0, 1:].astype(np.float32)
+        energy_db = _voice_band_db(filtered)
+        level_db = _speech_level(energy_db)
+        prosody = np.stack([pitch[:, 0], pitch[:, 1], np.clip((energy_db - level_db) / 20, -3, 1.5)], -1)
+        silent = _pauses(energy_db, level_db)
+        return SpeechFeatures(rows, prosody.astype(np.float32), silent, silent_row, self.num_samples, float(level_db))
+
+    def _consume(self, num_rows: int) -> None:
+        # A pitch frame reaches further ahead than an MFCC row: hold rows back until both are complete.
+        num_rows = min(num_rows, (len(self._plain) - _PITCH_FRAME) // ROW_SAMPLES + 1)
+        if num_rows < 1:
+            return
+        used = (num_rows - 1) * ROW_SAMPLES
+        self._filtered.append(_filterbank(_frames(self._emphasised[: used + FRAME_SAMPLES], FRAME_SAMPLES))[0])
+        self._pitch.append(_pitch(_frames(self._plain[: used + _PITCH_FRAME], _PITCH_FRAME)))
+        self._emphasised = self._emphasised[num_rows * ROW_SAMPLES :]
+        self._plain = self._plain[num_rows * ROW_SAMPLES :]
+
+
+def _frames(signal: np.ndarray, length: int) -> np.ndarray:
+    return np.lib.stride_tricks.sliding_window_view(signal, length)[::ROW_SAMPLES]
+
+
+def _filterbank(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    power = np.abs(rfft(frames, _NUM_FFT, axis=-1)) ** 2 / _NUM_FFT  # [rows, 257]
+    return power @ _MEL_FILTERS.T, power.sum(-1)
+
+
+def _cepstrum(filtered: np.ndarray) -> np.ndarray:
+    """Liftered cosine transform of log filter energies `[rows, 26]` -> `[rows, 13]`."""
+    order = np.arange(NUM_COEFFICIENTS + 1)
+    lifter = 1 + _LIFTER / 2 * np.sin(np.pi * order / _LIFTER)
+    return dct(np.log(filtered), type=2, axis=-1, norm="ortho")[:, : NUM_COEFFICIENTS + 1] * lifter
+
+
+def _mel_filters() -> np.ndarray:
+    """Triangles `[26, 257]` between 0 and 8 kHz, corners on whole bins as python_speech_features has them."""
+    top_mel = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
+    corners_hz = 700 * (10 ** (np.linspace(0, top_mel, _NUM_FILTERS + 2) / 2595) - 1)
+    corners = np.floor((_NUM_FFT + 1) * corners_hz / SAMPLE_RATE)
+    bins = np.arange(_NUM_FFT // 2 + 1)
+    low, mid, high = corners[:-2, None], corners[1:-1, None], corners[2:, None]
+    rising = (bins - low) / np.maximum(mid - low, 1)
+    falling = (high - bins) / np.maximum(high - mid, 1)
+    return np.where((bins >= low) & (bins < mid), rising, np.where((bins >= mid) & (bins < high), falling, 0.0))
+
+
+def _rounding_floor() -> np.ndarray:
+    angle = 2 * np.pi * np.arange(_NUM_FFT // 2 + 1) / _NUM_FFT
+    response = np.abs(1 - _PREEMPHASIS * np.exp(-1j * angle)) ** 2
+    return _MEL_FILTERS @ (response * FRAME_SAMPLES / _NUM_FFT / 12)
+
+
+_MEL_FILTERS = _mel_filters()
+_ROUNDING_FLOOR = _rounding_floor()
+_VOICE_BAND = slice(2, 19)  # filters between about 150 Hz and 4 kHz: telephone speech has them all
+
+
+def _voice_band_db(filtered: np.ndarray) -> np.ndarray:
+    """Energy per row `[rows]` in dB against a full-scale sine, pre-emphasised voice band."""
+    return 10 * np.log10(filtered[:, _VOICE_BAND].sum(-1) + 1e-3) - 10 * np.log10(_INT16**2 / 4 * FRAME_SAMPLES)
+
+
+def _speech_level(energy_db: np.ndarray) -> float:
+    """Mean level of the loud part of the speech: rows within 20 dB of the 98th percentile."""
+    loud = energy_db[energy_db >= np.percentile(energy_db, 98) - 20]
+    return float(10 * np.log10(np.mean(10 ** (loud / 10))))
+
+
+def _pauses(energy_db: np.ndarray, level_db: float) -> np.ndarray:
+    """Rows in pauses: quieter than a threshold between noise floor and speech, for at least `min_pause_s`."""
+    config = AudioConfig()
+    if level_db < config.silent_level_db:
+        return np.ones(len(energy_db), bool)
+    smooth = 10 * np.log10(np.convolve(10 ** (energy_db / 10), np.ones(3) / 3, mode="same"))
+    floor_db = np.percentile(smooth, 5)
+    threshold = min(max(level_db - config.pause_below_level_db, floor_db + config.pause_above_floor_db), level_db - 12)
+    quiet = np.concatenate([[False], smooth < threshold, [False]])
+    starts, ends = np.flatnonzero(np.diff(quiet.astype(int)) == 1), np.flatnonzero(np.diff(quiet.astype(int)) == -1)
+    silent = np.zeros(len(energy_db), bool)
+    for start, end in zip(starts, ends, strict=True):
+        at_edge = start == 0 or end == len(silent)
+        silent[start:end] = at_edge or end - start >= config.min_pause_s * 100
+    return silent
+
+
+def _pitch(frames: np.ndarray) -> np.ndarray:
+    """`[rows, 2]`: log2(pitch / 150 Hz), zero where unvoiced, and voicing in [0,1], by normalised autocorrelation."""
+    window = np.hanning(_PITCH_FRAME)
+    spectrum = np.abs(rfft((frames - frames.mean(-1, keepdims=True)) * window, _PITCH_FFT, axis=-1)) ** 2
+    # Square-root compression flattens formants, which would otherwise win over the fundamental.
+    correlation = np.fft.irfft(np.sqrt(spectrum), axis=-1)
+    correlation /= correlation[:, :1] + 1e-6 * np.sqrt(_PITCH_FRAME) * 100
+    low, high = int(SAMPLE_RATE / _PITCH_MAX_HZ), int(SAMPLE_RATE / _PITCH_MIN_HZ)
+    # A slight slope prefers the first of the equally good multiples of the period.
+    lag = low + np.argmax(correlation[:, low:high] - 2e-4 * np.arange(high - low), axis=-1)
+    peak = np.take_along_axis(correlation, lag[:, None], -1)[:, 0]
+    voicing = np.clip((peak - 0.15) / 0.3, 0, 1)
+    return np.stack([np.where(voicing > 0.3, np.log2(SAMPLE_RATE / lag / 150), 0.0), voicing], -1)
+
+
+def _centre_rows(fps: Fraction | float, num_frames: int, start: int) -> np.ndarray:
+    """The row r whose window (rows r-14 ... r+13) is centred nearest to the middle of each frame's interval."""
+    fps = exact_fps(fps)
+    frame = np.arange(start, start + num_frames, dtype=np.int64)
+    middle = (2 * frame + 1) * fps.denominator * SAMPLE_RATE  # in samples, times 2 * numerator
+    offset = 2 * fps.numerator * (FRAME_SAMPLES // 2 - ROW_SAMPLES // 2)  # centre of rows r-14 ... r+13
+    return np.floor((middle - offset) / (2 * fps.numerator * ROW_SAMPLES) + 0.5).astype(np.int64)
+
+
+def _count(speech: SpeechFeatures, fps, num_frames: int | None, start: int) -> int:
+    return max(0, num_video_frames(speech, fps) - start) if num_frames is None else num_frames
+
+
+def _blocks_of(source, sample_rate: int) -> tuple[str, Iterator[np.ndarray]]:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source), _decode(Path(source))
+    samples = np.asarray(source)
+    if samples.ndim == 2:
+        samples = samples.mean(-1, dtype=np.float64).astype(samples.dtype)
+    if samples.ndim != 1 or samples.dtype.kind not in "iuf":
+        raise InputError(f"waveform: expected real samples [samples] or [samples, channels], got {samples.shape}.")
+    if samples.dtype.kind == "i":
+        samples = samples / float(-np.iinfo(samples.dtype).min)
+    elif samples.dtype.kind == "u":
+        half = (np.iinfo(samples.dtype).max + 1) / 2
+        samples = samples / half - 1
+    if sample_rate != SAMPLE_RATE:
+        from scipy.signal import resample_poly
+
+        ratio = Fraction(SAMPLE_RATE, int(sample_rate))
+        samples = resample_poly(samples, ratio.numerator, ratio.denominator)
+    blocks = range(0, len(samples), SAMPLE_RATE)
+    return "waveform", (samples[start : start + SAMPLE_RATE].astype(np.float32) for start in blocks)
+
+
+_TOO_LONG = "the audio is longer than {:.0f} minutes. Cut it into parts and edit them one by one."
+
+
+def _decode(path: Path) -> Iterator[np.ndarray]:
+    """Yields float32 mono blocks at 16 kHz, about a second each. Raises InputError."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Expected an audio file, or a video with sound.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty. Expected an audio file, or a video with sound.")
+    options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+    try:
+        container = av.open(f"file:{path.resolve()}", options=options)
+    except (av.FFmpegError, ValueError, UnicodeError) as error:
+        raise InputError(f"{path}: not a readable audio or video file ({_reason(error)}).") from error
+    with container:
+        if not container.streams.audio:
+            raise InputError(f"{path}: there is no sound in this file. Expected an audio file, or a video with sound.")
+        stream = container.streams.audio[0]
+        limit_s = AudioConfig().max_duration_s
+        known_s = (container.duration or 0) / av.time_base
+        if known_s > limit_s:
+            raise InputError(f"{path}: {_TOO_LONG.format(limit_s / 60)}")
+        stream.thread_type = "AUTO"
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        pending, num_pending, num_total, failure = [], 0, 0, None
+        try:
+            for frame in container.decode(stream):
+                frame.pts = None  # gaps in a file's time stamps must not stop the resampler
+                for part in resampler.resample(frame):
+                    pending.append(part.to_ndarray()[0])
+                    num_pending += pending[-1].size
+                if num_pending >= SAMPLE_RATE:
+                    num_total += num_pending
+                    yield np.concatenate(pending)
+                    pending, num_pending = [], 0
+            pending += [part.to_ndarray()[0] for part in resampler.resample(None)] if num_total + num_pending else []
+        except (av.FFmpegError, ValueError) as error:
+            failure = error
+        num_total += sum(part.size for part in pending)
+        if failure is not None:
+            if num_total < AudioConfig().min_duration_s * SAMPLE_RATE:
+                raise InputError(f"{path}: the sound cannot be decoded ({_reason(failure)}).") from failure
+            logger.warning("%s: damaged after %.2f s; going on with what was read.", path, num_total / SAMPLE_RATE)
+        elif num_total == 0:
+            raise InputError(f"{path}: the audio stream holds no samples.")
+        if pending:
+            yield np.concatenate(pending)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__

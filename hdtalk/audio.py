@@ -52,7 +52,8 @@ def read_speech(source: str | os.PathLike | np.ndarray, sample_rate: int = SAMPL
     duration_s = analysis.num_samples / SAMPLE_RATE
     if duration_s < config.min_duration_s:
         raise InputError(
-            f"{name}: the audio lasts {duration_s * 1000:.0f} ms; expected at least {config.min_duration_s * 1000:.0f} ms."
+            f"{name}: the audio lasts {duration_s * 1000:.0f} ms; "
+            f"expected at least {config.min_duration_s * 1000:.0f} ms."
         )
     if longest_clip and clipped > 1e-3 * analysis.num_samples:
         logger.warning(
@@ -103,7 +104,7 @@ def exact_fps(fps: Fraction | float) -> Fraction:
 
 
 def windows_of(rows: np.ndarray, fps, num_frames, start, speech: SpeechFeatures, fill: np.ndarray) -> np.ndarray:
-    """Gathers the 28 rows around each frame from any `[rows, k]` signal on the 10 ms grid; `fill` `[k]` lies outside."""
+    """The 28 rows around each frame of any `[rows, k]` signal on the 10 ms grid; `fill` `[k]` lies outside."""
     first = _centre_rows(fps, _count(speech, fps, num_frames, start), start) - WINDOW_ROWS // 2
     index = first[:, None] + np.arange(WINDOW_ROWS)  # [T, 28]
     outside = (index < 0) | (index >= len(rows))
@@ -154,7 +155,7 @@ class _Analysis:
             self._emphasised, self._plain = np.pad(self._emphasised, (0, tail)), np.pad(self._plain, (0, tail))
             self._consume(num_rows)
         filtered, pitch = np.concatenate(self._filtered), np.concatenate(self._pitch)
-        # The floor is the spectrum of 16-bit rounding noise, so digital silence looks like a quiet room, not like zeros.
+        # The spectrum of 16-bit rounding noise as floor: digital silence looks like a quiet room, not like zeros.
         floor = _ROUNDING_FLOOR
         rows = _cepstrum(filtered + floor)[:, 1:].astype(np.float32)
         silent_row = _cepstrum(floor[None])[0, 1:].astype(np.float32)

@@ -1,0 +1,55 @@
+"""LSE-D and LSE-C: lip synchronisation by SyncNet, as Wav2Lip's evaluation defines it (Prajwal et al. 2020)."""
+
+import numpy as np
+import torch
+
+LSE_D_DEFINITION = (
+    "LSE-D: SyncNet v2 on 25 fps face crops of 224 px (BGR, 0 to 255), windows of 5 frames against 20 MFCC steps "
+    "(4 per frame); euclidean distance of lip and audio features, averaged over time for each audio shift of -15 to "
+    "15 frames (zero padded); LSE-D is the least of the 31 means. Face box from tracked landmarks, not S3FD."
+)
+LSE_C_DEFINITION = "LSE-C: median minus minimum of the same 31 mean distances; higher = surer synchronisation."
+WINDOW_FRAMES = 5
+MFCC_PER_FRAME = 4
+MAX_SHIFT_FRAMES = 15
+SAMPLES_PER_FRAME = 640  # 16 kHz at 25 fps
+
+
+def lse(
+    faces: np.ndarray, mfcc: np.ndarray, num_samples: int, syncnet: torch.nn.Module, batch_size: int = 16
+) -> tuple[float, float]:
+    """(LSE-D, LSE-C) of one clip; (nan, nan) when it is shorter than six frames.
+
+    `faces`: uint8 RGB [T,224,224,3] at 25 fps; `mfcc`: float [M,13], 100 per second, of the 16 kHz sound in int16
+    units; `num_samples`: length of that sound; `syncnet`: module with `.lips(x [N,3,5,224,224])` and
+    `.audio(x [N,1,13,20])` -> [N,1024].
+    """
+    device = next(syncnet.parameters()).device
+    num_windows = min(len(faces), num_samples // SAMPLES_PER_FRAME) - WINDOW_FRAMES
+    if num_windows < 1:
+        return float("nan"), float("nan")
+    bgr = torch.from_numpy(np.ascontiguousarray(faces[..., ::-1])).permute(3, 0, 1, 2)  # [3,T,224,224]
+    coefficients = torch.from_numpy(np.ascontiguousarray(mfcc.T)).float()  # [13,M]
+    width = MFCC_PER_FRAME * WINDOW_FRAMES
+    lips, sounds = [], []
+    with torch.inference_mode():
+        for start in range(0, num_windows, batch_size):
+            frames = range(start, min(start + batch_size, num_windows))
+            windows = torch.stack([bgr[:, t : t + WINDOW_FRAMES] for t in frames]).float()
+            lips.append(syncnet.lips(windows.to(device)).cpu())
+            steps = [coefficients[None, :, t * MFCC_PER_FRAME : t * MFCC_PER_FRAME + width] for t in frames]
+            sounds.append(syncnet.audio(torch.stack(steps).to(device)).cpu())
+    return lse_of_features(torch.cat(lips), torch.cat(sounds))
+
+
+def lse_of_features(lips: torch.Tensor, sounds: torch.Tensor) -> tuple[float, float]:
+    """(LSE-D, LSE-C) of SyncNet features, both [T,D]: the formula alone."""
+    padded = torch.nn.functional.pad(sounds, (0, 0, MAX_SHIFT_FRAMES, MAX_SHIFT_FRAMES))
+    mean_distances = torch.stack(
+        [
+            torch.nn.functional.pairwise_distance(lips, padded[shift : shift + len(lips)]).mean()
+            for shift in range(2 * MAX_SHIFT_FRAMES + 1)
+        ]
+    )
+    least = mean_distances.min()
+    return float(least), float(mean_distances.median() - least)

@@ -103,7 +103,7 @@ class Generator(nn.Module):
         return image
 
     def truncate(self, ws: torch.Tensor, psi: float = 0.7, num_rows: int | None = None) -> torch.Tensor:
-        """Codes (W or W+) pulled towards the mean by `psi` (1 = not at all); only the first `num_rows` rows if given."""
+        """Codes, W or W+, pulled towards the mean by `psi` (1: not at all); only the first `num_rows` rows if given."""
         pulled = torch.lerp(self.mean_latent.to(ws.dtype).expand_as(ws), ws, psi)
         if num_rows is None or ws.ndim == 2:
             return pulled

@@ -1,0 +1,548 @@
+"""Video in and out: exact rational frame rates, display orientation, frames streamed one at a time, safe writing."""
+
+import errno
+import functools
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+
+from hdtalk.config import MediaConfig
+from hdtalk.data import ColourTags, VideoInfo
+from hdtalk.errors import InputError, ResourceError, UsageError
+from hdtalk.soundtrack import Soundtrack
+from hdtalk.tonemap import is_hdr, tone_map
+
+log = logging.getLogger(__name__)
+
+DEFAULTS = MediaConfig()
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf"
+OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+EXPECTED = "Expected an mp4, mov, mkv, webm, avi or ts video."
+STANDARD_RATES = [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)] + [
+    Fraction(n) for n in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 240)
+]
+# Containers and codecs in which one packet is one shown frame with its own time; others are decoded to be counted.
+COUNTABLE_CONTAINERS = ("mov", "matroska", "mp4", "webm")
+UNCOUNTABLE_CODECS = ("vp8", "mpeg4", "msmpeg4v3", "vc1")
+UNSPECIFIED = 2
+SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+
+
+def probe(path: str | os.PathLike, config: MediaConfig = DEFAULTS) -> VideoInfo:
+    """What the video holds, without decoding more than its first frame where its container is exact about times.
+
+    The output grid is constant: frame k belongs to the time k / fps after the first frame. fps is the file's own rate
+    where every frame sits on such a grid, else (variable rate) its average, and each tick of the grid takes the frame
+    nearest in time, so the average rate keeps the number of frames and the duration.
+    Raises InputError for anything but a regular, readable video file.
+    """
+    return _scan_cached(path, config).info
+
+
+def read_frames(
+    path: str | os.PathLike, start: int = 0, stop: int | None = None, config: MediaConfig = DEFAULTS
+) -> Iterator[np.ndarray]:
+    """Yields frames start ... stop - 1 of the constant grid: uint8 RGB [H,W,3] in display orientation.
+
+    Seeks to the key frame before `start`, so reading may begin anywhere; holds a few frames at a time. HDR is tone
+    mapped to SDR. Always yields exactly stop - start frames or raises InputError: where frames are damaged the
+    nearest readable one stands in, with a warning, up to `max_lost_fraction`.
+    """
+    scan = _scan_cached(path, config)
+    stop = scan.info.num_frames if stop is None else stop
+    if not 0 <= start <= stop <= scan.info.num_frames:
+        raise UsageError(f"{path}: frames {start} to {stop} were asked for, it has 0 to {scan.info.num_frames}.")
+    wanted = scan.source_pts[start:stop]
+    if not len(wanted):
+        return
+    convert = _Converter(scan)
+    held, shown_of, lost = None, None, 0
+    decoded = _decode_from(scan, int(wanted[0]))
+    upcoming = next(decoded, None)
+    for number, pts in enumerate(wanted, start):
+        while upcoming is not None and (held is None or upcoming.pts <= pts):
+            held, upcoming = upcoming, next(decoded, None)
+        nearest = held
+        if held is not None and upcoming is not None and upcoming.pts - pts < abs(pts - held.pts):
+            nearest = upcoming
+        if nearest is None:
+            raise InputError(f"{path}: no frame from {number} on can be decoded; the file is damaged.")
+        if nearest.pts != pts:
+            lost += 1
+            if lost == 1:
+                log.warning("%s: frame %d is damaged; the nearest readable frame stands in.", path, number)
+            if lost > 2 + config.max_lost_fraction * len(wanted):
+                raise InputError(f"{path}: damaged: too many frames around {number} cannot be decoded. Trim the clip.")
+        if shown_of is None or shown_of[0] != nearest.pts:
+            shown_of = (nearest.pts, convert(nearest))
+        yield shown_of[1].copy()
+
+
+class VideoWriter:
+    """Writes frames (uint8 RGB [H,W,3]) as video of exactly `like`'s frame rate, size and colour tags.
+
+    Use as a context manager: frames go to a temporary file beside `path`, which takes its final name only when
+    everything was written, flushed and counted; after an error nothing is left. 4:2:0 needs even sides, so videos of
+    odd size are written as 4:4:4 rather than padded: the size stays the source's. HDR sources become BT.709.
+    `soundtrack` is muxed alongside. Raises UsageError (output exists, suffix), InputError (frame of another size),
+    ResourceError (disk full).
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        like: VideoInfo,
+        soundtrack: Soundtrack | None = None,
+        overwrite: bool = False,
+        config: MediaConfig = DEFAULTS,
+    ):
+        self.path, self.info, self.overwrite, self.num_written = Path(path), like, overwrite, 0
+        self._partial = self.path.with_name(f".{self.path.name}.partial")
+        self._soundtrack, self._config = soundtrack, config
+        check_output(self.path, overwrite)
+
+    def __enter__(self) -> "VideoWriter":
+        with _disk_errors(self.path):
+            options = {"movflags": "+faststart"} if SUFFIXES[self.path.suffix.lower()] != "matroska" else {}
+            self._container = av.open(
+                os.fspath(self._partial.absolute()), "w", SUFFIXES[self.path.suffix.lower()], options=options
+            )
+        try:
+            self._stream = _add_video_stream(self._container, self.info, self._config)
+            self._reformatter = VideoReformatter()
+            if self._soundtrack:
+                self._soundtrack.open(self._container)
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def write(self, frame: np.ndarray) -> None:
+        if frame.shape != (self.info.height, self.info.width, 3) or frame.dtype != np.uint8:
+            size = f"{self.info.height}x{self.info.width}x3"
+            raise InputError(f"{self.path}: a frame is {frame.dtype} {frame.shape}, expected uint8 {size}.")
+        context = self._stream.codec_context
+        picture = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24"),
+            format=context.pix_fmt,
+            dst_colorspace=swscale_matrix(context.colorspace, self.info.height),
+            dst_color_range=context.color_range or ColorRange.MPEG,
+            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+        )
+        picture.pts, picture.time_base = self.num_written, 1 / self.info.fps
+        with _disk_errors(self.path):
+            self._container.mux(self._stream.encode(picture))
+            self.num_written += 1
+            if self._soundtrack:
+                self._soundtrack.write_until(self._container, self.num_written / self.info.fps)
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        if error_type is not None:
+            self._discard()
+            return
+        try:
+            with _disk_errors(self.path):
+                if not self.num_written:
+                    raise InputError(f"{self.path}: no frame was given to write.")
+                self._container.mux(self._stream.encode(None))
+                if self._soundtrack:
+                    self._soundtrack.finish(self._container)
+                self._container.close()
+                self._verify()
+                commit(self._partial, self.path, self.overwrite)
+        except BaseException:
+            self._discard()
+            raise
+
+    def _verify(self) -> None:
+        with _open(self._partial) as container:
+            stream = container.streams.video[0]
+            count = sum(1 for packet in container.demux(stream) if packet.size)
+        if count != self.num_written:
+            raise ResourceError(
+                f"{self.path}: {self.num_written} frames were written, {count} arrived. Check the disk and run again."
+            )
+
+    def _discard(self) -> None:
+        try:
+            self._container.close()
+        except (OSError, ValueError, RuntimeError) as failure:
+            log.debug("closing the unfinished %s: %s", self._partial, failure)
+        if self._soundtrack:
+            self._soundtrack.close()
+        self._partial.unlink(missing_ok=True)
+
+
+def check_output(path: str | os.PathLike, overwrite: bool) -> None:
+    """Raises UsageError when `path` cannot become a video: suffix, folder missing or read-only, a file in the way."""
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{path}: the output must end in {', '.join(SUFFIXES)}.")
+    if path.exists() and (not overwrite or not path.is_file()):
+        raise UsageError(f"{path} exists already. Choose another name or add --overwrite.")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path}: the folder {path.absolute().parent} does not exist.")
+    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: the folder {path.absolute().parent} is not writable.")
+
+
+def commit(partial: Path, path: Path, overwrite: bool) -> None:
+    """Flushes a finished file to disk and gives it its final name, in one step."""
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} appeared while HDTalk was at work; it was left alone. Choose another name.")
+    os.replace(partial, path)
+
+
+def swscale_matrix(matrix: int, height: int) -> int:
+    """The YCbCr matrix to use: the one that the video names, else BT.709 for HD and BT.601 below."""
+    if matrix in (1, 4, 5, 6, 7, 9):
+        return 5 if matrix == 6 else matrix
+    return 1 if height >= 720 else 5
+
+
+@dataclass(frozen=True)
+class _Scan:
+    info: VideoInfo
+    source_pts: np.ndarray  # int64 [num_frames]: which decoded frame each tick of the grid shows
+    keys: np.ndarray  # int64 [K,2]: (pts, dts) of the key frames; empty: decode from the beginning
+    stream_index: int
+    coded_size: tuple[int, int]
+    orientation: tuple[bool, bool, bool]  # transpose, then flip x, then flip y
+    deepest_bits: int
+
+
+def _scan_cached(path: str | os.PathLike, config: MediaConfig) -> _Scan:
+    """Scans a file once while it does not change."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be opened ({error}).") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: is not a regular file. {EXPECTED}")
+    if status.st_size == 0:
+        raise InputError(f"{path}: the file is empty. {EXPECTED}")
+    return _scan(os.fspath(path), status.st_size, status.st_mtime_ns, config)
+
+
+@functools.lru_cache(maxsize=8)
+def _scan(path: str, size: int, modified_ns: int, config: MediaConfig) -> _Scan:
+    with _open(path) as container:
+        stream = _video_stream(container, path, config)
+        first = _first_frame(container, stream, path)
+        countable = any(name in COUNTABLE_CONTAINERS for name in container.format.name.split(","))
+        if countable and stream.codec.name not in UNCOUNTABLE_CODECS:
+            pts, keys, last_duration = _index_by_packets(container, stream)
+        else:
+            pts, keys, last_duration = _index_by_decoding(container, stream)
+        if not len(pts):
+            raise InputError(f"{path}: no frame of the video can be decoded. {EXPECTED}")
+        if first.pts is None:
+            keys = keys[:0]
+        time_base = stream.time_base
+        declared = stream.frames
+        fps, num_frames, variable = _constant_rate(pts, time_base, last_duration, stream)
+        orientation = _orientation(first)
+        width, height = stream.codec_context.width, stream.codec_context.height
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        info = VideoInfo(
+            path=path,
+            width=height if orientation[0] else width,
+            height=width if orientation[0] else height,
+            fps=fps,
+            num_frames=num_frames,
+            duration_s=float(num_frames / fps),
+            has_audio=bool(container.streams.audio),
+            colour=ColourTags(first.color_primaries, first.color_trc, first.colorspace, first.color_range),
+            pixel_aspect=1 / aspect if orientation[0] else aspect,
+            codec=stream.codec.name,
+            pixel_format=first.format.name,
+            variable_rate=variable,
+            hdr=is_hdr(first.color_trc),
+            interlaced=first.interlaced_frame,
+        )
+        scan = _Scan(
+            info,
+            _nearest_pts(pts, time_base, fps, num_frames),
+            keys,
+            stream.index,
+            (width, height),
+            orientation,
+            max(component.bits for component in first.format.components),
+        )
+    _give_notice(info, len(pts), declared)
+    return scan
+
+
+def _open(path: str | os.PathLike) -> av.container.InputContainer:
+    try:
+        return av.open(os.path.abspath(path), options=dict(OPEN_OPTIONS), metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        if isinstance(error, PermissionError):
+            raise InputError(f"{path}: may not be read (permission denied).") from None
+        if _lacks_index(path):
+            raise InputError(
+                f"{path}: the recording was cut off before its index ('moov') was written; nothing can be read. "
+                "Copy the file again or repair it with a tool made for that."
+            ) from None
+        raise InputError(f"{path}: is not a video, is damaged, or is of a kind that is not read. {EXPECTED}") from None
+
+
+def _lacks_index(path: str | os.PathLike) -> bool:
+    """Walks the top-level boxes of an ISO file: True when it is one and has no 'moov'."""
+    kinds, size = [], os.path.getsize(path)
+    with open(path, "rb") as file:
+        position = 0
+        while position + 8 <= size and len(kinds) < 1000:
+            file.seek(position)
+            header = file.read(16)
+            length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            kinds.append(kind)
+            if length < 8:
+                break
+            position += length
+    return kinds[:1] == [b"ftyp"] and b"moov" not in kinds
+
+
+def _video_stream(container, path: str, config: MediaConfig) -> av.video.stream.VideoStream:
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
+        raise InputError(f"{path}: has no video stream. {EXPECTED}")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise InputError(f"{path}: its video codec is not known here. Convert the clip to H.264.")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > config.max_pixels or min(width, height) < 1:
+        raise InputError(
+            f"{path}: a picture of {width}x{height} is not supported (at most {config.max_pixels} pixels)."
+        )
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def _first_frame(container, stream, path: str) -> av.VideoFrame:
+    for frame in _decode(container, stream):
+        return frame
+    raise InputError(f"{path}: no frame of the video can be decoded; the file is damaged or cut off. {EXPECTED}")
+
+
+def _decode(container, stream) -> Iterator[av.VideoFrame]:
+    """All frames that decode, from where the container stands; damaged packets are skipped."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.error.FFmpegError as error:
+            log.debug("demuxing stopped: %s", error)
+            return
+        try:
+            yield from stream.decode(packet)
+        except av.error.FFmpegError as error:
+            log.debug("a damaged packet was skipped: %s", error)
+
+
+def _index_by_packets(container, stream) -> tuple[np.ndarray, np.ndarray, int]:
+    """Times of the frames from the container alone: sorted pts, (pts, dts) of key frames, last frame's duration."""
+    _rewind(container, stream)
+    rows = []
+    try:
+        for packet in container.demux(stream):
+            if packet.size and not packet.is_discard and not packet.is_corrupt and packet.pts is not None:
+                rows.append((packet.pts, packet.dts if packet.dts is not None else packet.pts, packet.is_keyframe))
+                last = packet.duration or 0
+    except av.error.FFmpegError as error:
+        log.debug("demuxing stopped: %s", error)
+    if not rows:
+        return _index_by_decoding(container, stream)
+    table = np.array(rows, np.int64)
+    keys = table[table[:, 2] == 1, :2]
+    return np.unique(table[:, 0]), keys[np.argsort(keys[:, 0])], last
+
+
+def _index_by_decoding(container, stream) -> tuple[np.ndarray, np.ndarray, int]:
+    _rewind(container, stream)
+    pts, keys, duration = [], [], 0
+    for frame in _decode(container, stream):
+        if frame.pts is None:
+            continue
+        pts.append(frame.pts)
+        duration = frame.duration or duration
+        if frame.key_frame:
+            keys.append((frame.pts, frame.dts if frame.dts is not None else frame.pts))
+    return np.unique(np.array(pts, np.int64)), np.array(keys, np.int64).reshape(-1, 2), duration
+
+
+def _rewind(container, stream) -> None:
+    start = stream.start_time if stream.start_time is not None else 0
+    container.seek(min(start, 0), stream=stream, backward=True)
+
+
+def _constant_rate(pts, time_base, last_duration: int, stream) -> tuple[Fraction, int, bool]:
+    """Frame rate and length of the constant grid, and whether the file's own rate varies."""
+    named = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
+    if len(pts) == 1:
+        return (named[0] if named else Fraction(25)), 1, False
+    times = (pts - pts[0]) * float(time_base)
+    ticks = np.arange(len(pts))
+    tolerance = 1.01 * max(float(time_base), 0.001)
+    mean_rate = Fraction(len(pts) - 1) / (Fraction(int(pts[-1] - pts[0])) * time_base)
+    standard = sorted(STANDARD_RATES, key=lambda rate: abs(rate - mean_rate))[:2]
+    for rate in [*named, *standard]:
+        if np.abs(times - ticks / float(rate)).max() <= tolerance:
+            return rate, len(pts), False
+    last = Fraction(last_duration) * time_base
+    if last <= 0 or last > 2:
+        last = 1 / mean_rate
+    duration = Fraction(int(pts[-1] - pts[0])) * time_base + last
+    average = len(pts) / duration
+    closest = min(STANDARD_RATES, key=lambda rate: abs(rate - average))
+    fps = closest if abs(closest / average - 1) < 4e-4 else average.limit_denominator(1001)
+    return fps, max(1, round(duration * fps)), True
+
+
+def _nearest_pts(pts: np.ndarray, time_base: Fraction, fps: Fraction, num_frames: int) -> np.ndarray:
+    if num_frames == len(pts) == 1:
+        return pts
+    times = (pts - pts[0]) * float(time_base)
+    ticks = np.arange(num_frames) / float(fps)
+    middles = (times[1:] + times[:-1]) / 2
+    return pts[np.searchsorted(middles, ticks - 1e-6)]
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """How to turn decoded pictures upright, from the file's display matrix: transpose?, flip x?, flip y?"""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].astype(np.int64)
+    if abs(a) >= abs(b):
+        return False, a < 0, d < 0
+    return True, c < 0, b < 0
+
+
+def _give_notice(info: VideoInfo, num_stored: int, num_declared: int) -> None:
+    if num_stored < num_declared - 2:
+        log.warning("%s: cut off: %d of %d frames are there; those are used.", info.path, num_stored, num_declared)
+    if info.variable_rate:
+        log.warning(
+            "%s: the frame rate varies; %d frames become %d at a constant %.3f per second.",
+            *(info.path, num_stored, info.num_frames, float(info.fps)),
+        )
+    if info.hdr:
+        log.warning("%s: HDR; it is tone mapped, and the output is SDR (BT.709).", info.path)
+    if info.interlaced:
+        log.warning("%s: interlaced; its two fields stay woven. De-interlaced footage gives better lips.", info.path)
+
+
+class _Converter:
+    """Decoded frame -> upright uint8 RGB."""
+
+    def __init__(self, scan: _Scan):
+        self._scan, self._reformatter = scan, VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        scan = self._scan
+        width, height = scan.coded_size
+        picture = self._reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="rgb48le" if scan.info.hdr else "rgb24",
+            src_colorspace=swscale_matrix(frame.colorspace, height),
+            dst_color_range=ColorRange.JPEG,
+            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
+        ).to_ndarray()
+        if scan.info.hdr:
+            picture = tone_map(picture, frame.color_trc, frame.color_primaries)
+        transpose, flip_x, flip_y = scan.orientation
+        if transpose:
+            picture = picture.transpose(1, 0, 2)
+        if flip_x:
+            picture = picture[:, ::-1]
+        if flip_y:
+            picture = picture[::-1]
+        return np.ascontiguousarray(picture)
+
+
+def _decode_from(scan: _Scan, pts: int) -> Iterator[av.VideoFrame]:
+    """Decoded frames from the one at `pts` on (or the nearest before it). Tries ever earlier key frames when the
+    container lands too late, and the beginning in the end."""
+    before = np.flatnonzero(scan.keys[:, 0] <= pts)[::-1] if len(scan.keys) else []
+    starts = [int(scan.keys[k].min()) for k in before[:3]] + [None]
+    for start in starts:
+        container = _open(scan.info.path)
+        try:
+            stream = container.streams[scan.stream_index]
+            stream.thread_type = "AUTO"
+            if start is not None:
+                container.seek(start, stream=stream, backward=True)
+            frames = (frame for frame in _decode(container, stream) if frame.pts is not None)
+            first = next(frames, None)
+            if first is None or (first.pts > pts and start is not None):
+                continue
+            yield first
+            yield from frames
+            return
+        finally:
+            container.close()
+
+
+def _add_video_stream(container, info: VideoInfo, config: MediaConfig) -> av.video.stream.VideoStream:
+    options = {"crf": str(config.crf), "preset": config.preset} if config.codec.startswith("libx26") else {}
+    try:
+        stream = container.add_stream(config.codec, rate=info.fps, options=options)
+    except (ValueError, av.error.FFmpegError):
+        raise UsageError(f"the codec {config.codec!r} cannot be written here. Try libx264, libx265 or ffv1.") from None
+    stream.width, stream.height = info.width, info.height
+    context = stream.codec_context
+    context.pix_fmt = _pixel_format(info, config)
+    context.time_base = 1 / info.fps
+    context.sample_aspect_ratio = info.pixel_aspect
+    if config.codec == "libx265":
+        context.codec_tag = "hvc1"
+    colour = ColourTags(1, 1, 1, 1) if info.hdr else info.colour
+    context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+    if context.pix_fmt.startswith("yuv"):
+        context.colorspace = colour.matrix if colour.matrix in (1, 4, 5, 6, 7, 9) else UNSPECIFIED
+        context.color_range = colour.range
+    return stream
+
+
+def _pixel_format(info: VideoInfo, config: MediaConfig) -> str:
+    if config.pixel_format != "auto":
+        return config.pixel_format
+    if config.codec == "ffv1":
+        return "bgr0"  # lossless RGB
+    if info.width % 2 or info.height % 2:
+        log.warning("%dx%d is odd: written as 4:4:4, which some players do not show.", info.width, info.height)
+        return "yuv444p"
+    return "yuv420p"
+
+
+class _disk_errors:
+    """Turns a full disk, met anywhere below, into ResourceError."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ResourceError(f"{self._path}: the disk is full. Free some space and run again.") from error

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "hdtalk"
 LAYER = {
     **dict.fromkeys(["errors", "config", "data", "py"], 0),
     **dict.fromkeys(["generators", "models", "losses", "metrics"], 1),
-    **dict.fromkeys(["checkpoints", "job", "weights"], 2),
+    **dict.fromkeys(["checkpoints", "conversion", "architectures", "registry", "download", "job", "weights"], 2),
     **dict.fromkeys(
         ["media", "audio", "speech_landmarks", "face_landmarks", "crop", "invert", "optimise", "stitch", "emotion",
          "compare", "report"], 2,
@@ -24,7 +24,20 @@ LAYER = {
 }  # fmt: skip
 STAGES = {"media", "audio", "speech_landmarks", "face_landmarks", "crop", "invert", "optimise", "stitch"}
 # helpers of one owner, in the same layer
-SIBLINGS = {("weights", "checkpoints"), ("speech_landmarks", "emotion"), ("emotion", "audio"), ("compare", "media")}
+SIBLINGS = {
+    ("conversion", "checkpoints"),
+    ("architectures", "checkpoints"),
+    ("architectures", "conversion"),
+    ("download", "registry"),
+    ("weights", "checkpoints"),
+    ("weights", "architectures"),
+    ("weights", "conversion"),
+    ("weights", "registry"),
+    ("weights", "download"),
+    ("speech_landmarks", "emotion"),
+    ("emotion", "audio"),
+    ("compare", "media"),
+}
 
 
 def imports_of(path: Path) -> set[tuple[str, int]]:
@@ -76,7 +89,9 @@ def run_python(code: str) -> str:
 
 
 def test_importing_the_package_loads_no_heavy_module():
-    loaded = run_python("import hdtalk, sys; print([m for m in ('torch','av','cv2','lpips','moviepy') if m in sys.modules])")
+    loaded = run_python(
+        "import hdtalk, sys; print([m for m in ('torch','av','cv2','lpips','moviepy') if m in sys.modules])"
+    )
     assert loaded.strip() == "[]"
 
 

@@ -1,0 +1,353 @@
+"""Bundles of weights, and the only place that turns checkpoint files into networks."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from hdtalk import architectures, registry
+from hdtalk.architectures import ARCHITECTURES, Recognised, recognise
+from hdtalk.checkpoints import read_checkpoint
+from hdtalk.errors import WeightsError
+
+logger = logging.getLogger(__name__)
+
+ROLES = {
+    "generator": ("stylegan2",),
+    "encoder": ("e4e",),
+    "landmarker": ("fan",),
+    "landmarker_eval": ("fan", "landmark_regressor"),
+    "parser": ("bisenet",),
+    "perceptual": ("alexnet", "vgg16", "demo_backbone"),
+    "detector": ("face_detector", "s3fd", "retinaface"),
+    "speech": ("speech",),
+    "identity": ("irse50",),
+    "fid": ("inception",),
+    "sync": ("syncnet",),
+}
+NEEDED_ROLES = ("generator", "encoder", "landmarker", "parser", "perceptual")
+HASH_ON_LOAD_BYTES = 200 << 20  # larger files were hashed when they were fetched; `verify` hashes everything
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    """One entry of bundle.json. `file` is relative to the bundle's folder; `sizes` are the constructor's arguments."""
+
+    role: str
+    file: str
+    architecture: str
+    sizes: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+    licence: str = ""
+    origin: str = ""
+    trained_on: str = ""
+    quality: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Bundle:
+    """The networks of one domain, each read from its file when first used; frozen, float32, in eval mode.
+
+    `resolution`: side of the generator's images in pixels. `files`: role -> (folder, entry).
+    A missing or damaged file raises WeightsError that names the role and the command that mends it.
+    """
+
+    name: str
+    resolution: int
+    licence: str
+    files: dict[str, tuple[Path, BundleFile]]
+    device: str | torch.device = "cpu"
+
+    generator = cached_property(lambda self: self._load("generator"))
+    encoder = cached_property(lambda self: self._load("encoder"))
+    landmarker = cached_property(lambda self: self._load("landmarker"))
+    landmarker_eval = cached_property(lambda self: self._load("landmarker_eval"))
+    parser = cached_property(lambda self: self._load("parser"))
+    perceptual = cached_property(lambda self: self._load("perceptual"))
+    detector = cached_property(lambda self: self._load("detector"))
+    speech = cached_property(lambda self: self._load("speech"))
+    identity = cached_property(lambda self: self._load("identity"))
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Role -> sha256 of the file that serves it, as recorded (run manifests quote these)."""
+        return {role: entry.sha256 for role, (_, entry) in self.files.items()}
+
+    def has(self, role: str) -> bool:
+        """Whether a file for `role` is there (it may still turn out damaged)."""
+        return role in self.files and (self.files[role][0] / self.files[role][1].file).is_file()
+
+    def _load(self, role: str) -> torch.nn.Module:
+        command = f"hdtalk weights fetch {self.name}" if self.name == "ffhq" else "hdtalk weights list"
+        if role not in self.files:
+            raise WeightsError(f"bundle {self.name} has no {role}. Try `{command}`.")
+        folder, entry = self.files[role]
+        path = folder / entry.file
+        if not path.is_file():
+            raise WeightsError(f"bundle {self.name}: {path} is missing (its {role}). Try `{command}`.")
+        if entry.sha256 and path.stat().st_size <= HASH_ON_LOAD_BYTES:
+            check_hash(path, entry.sha256)
+        found = _find(path, role)
+        if found.architecture != entry.architecture:
+            raise WeightsError(f"{path}: holds {found.architecture}, but its bundle says {entry.architecture}.")
+        if entry.sizes:
+            found = Recognised(found.architecture, entry.sizes, found.state, found.source, found.extras)
+        logger.info("%s of bundle %s: %s", role, self.name, path)
+        return _build(found, path, self.device)
+
+
+def load_bundle(name_or_path: str | Path = "auto", device: str | torch.device = "cpu") -> Bundle:
+    """The bundle called "demo" or "ffhq", the best installed one ("auto"), or the one in a folder.
+
+    Networks are loaded when first used. Raises WeightsError when the bundle is not there or its list is damaged.
+    """
+    name = str(name_or_path)
+    if name == "auto":
+        missing = missing_roles(_ffhq_bundle(device))
+        bundle = load_bundle("ffhq" if not missing else "demo", device)
+        why = f"ffhq is not complete: no {', '.join(missing)}" if missing else "the best one installed"
+        logger.info("bundle %s, %d px (%s)", bundle.name, bundle.resolution, why)
+        return bundle
+    if name == "ffhq":
+        bundle = _ffhq_bundle(device)
+        if missing := missing_roles(bundle):
+            raise WeightsError(f"bundle ffhq has no {', '.join(missing)} yet. Try `hdtalk weights fetch ffhq`.")
+        return bundle
+    return _read_bundle(demo_folder() if name == "demo" else Path(name_or_path), device)
+
+
+def load_generator(path: str | Path, device: str | torch.device = "cpu") -> torch.nn.Module:
+    """A StyleGAN2 generator from rosinality's .pt, an NVlabs .pkl of either era, an e4e file's decoder, or ours.
+
+    A file without an average latent gets one, estimated from random codes.
+    """
+    return _build(_find(Path(path), "generator"), path, device)
+
+
+def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> torch.nn.Module:
+    """An e4e encoder from e4e_ffhq_encode.pt or ours: images [N,3,256,256] in [-1,1] -> ws, latent average added."""
+    return _build(_find(Path(path), "encoder"), path, device)
+
+
+def load_landmarker(path: str | Path, device: str | torch.device = "cpu") -> torch.nn.Module:
+    """A FAN from a state dict, a TorchScript archive (its code is not run), or ours;
+    `.heatmaps(images [N,3,256,256] in [-1,1])` -> [N,68,64,64]."""
+    return _build(_find(Path(path), "landmarker"), path, device)
+
+
+def load_parser(path: str | Path, device: str | torch.device = "cpu") -> torch.nn.Module:
+    """A BiSeNet face parser from 79999_iter.pth (= parsing_bisenet.pth) or ours;
+    `.logits(images [N,3,H,W] in [-1,1])` -> [N,19,H,W]."""
+    return _build(_find(Path(path), "parser"), path, device)
+
+
+def load_perceptual(
+    backbone_path: str | Path, net: str = "alex", device: str | torch.device = "cpu"
+) -> torch.nn.Module:
+    """A perceptual loss over torchvision's AlexNet ("alex") or VGG-16 ("vgg") features, or over our own backbone;
+    `loss(a, b)` [N,3,H,W] in [-1,1] -> [N]. The linear layers come with the lpips package."""
+    path = Path(backbone_path)
+    found = _find(path, "perceptual")
+    held = {"alexnet": "alex", "vgg16": "vgg"}.get(found.architecture)
+    if held and held != net:
+        raise WeightsError(f"{path}: holds {found.architecture}, which does not serve net={net!r}; ask for {held!r}.")
+    return _build(found, path, device)
+
+
+def load_network(path: str | Path, role: str, device: str | torch.device = "cpu") -> torch.nn.Module:
+    """The network of any other role (ROLES names them), for example "detector", "identity", "fid" or "sync"."""
+    return _build(_find(Path(path), role), path, device)
+
+
+def write_bundle_file(
+    folder: str | Path,
+    role: str,
+    state_dict: Mapping[str, torch.Tensor],
+    architecture: str,
+    sizes: Mapping[str, Any],
+    *,
+    licence: str = "Apache-2.0",
+    origin: str = "trained by this project",
+    trained_on: str = "",
+    quality: Mapping[str, Any] | None = None,
+) -> Path:
+    """Put a trained network into a bundle folder: `ROLE.safetensors` and its entry in bundle.json, both atomically.
+
+    Matrices and kernels are stored as float16 (where they fit), vectors and counters as they are.
+    Several processes may write different roles of one folder at the same time. Returns the file's path.
+    """
+    if architecture not in ROLES.get(role, ()):
+        raise WeightsError(f"role {role!r} takes {' or '.join(ROLES.get(role, ('nothing: it is unknown',)))}.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{role}.safetensors"
+    save_safetensors(path, {key: _narrowed(value) for key, value in state_dict.items()}, architecture, sizes)
+    facts = dict(licence=licence, origin=origin, trained_on=trained_on, quality=dict(quality or {}))
+    entry = BundleFile(role, path.name, architecture, dict(sizes), file_hash(path), **facts)
+    with locked(folder / ".lock"):
+        listing = {"name": folder.name, "resolution": 0, "licence": licence, "files": []}
+        if (folder / "bundle.json").is_file():
+            listing = json.loads((folder / "bundle.json").read_text())
+        if role == "generator":
+            listing["resolution"] = sizes["resolution"]
+        kept = [known for known in listing["files"] if known["role"] != role]
+        listing["files"] = sorted([*kept, asdict(entry)], key=lambda known: list(ROLES).index(known["role"]))
+        write_atomically(folder / "bundle.json", (json.dumps(listing, indent=1) + "\n").encode())
+    return path
+
+
+def save_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], architecture: str, sizes: Mapping) -> None:
+    """Write tensors with the facts needed to rebuild their network; the file gets its name when it is complete."""
+    metadata = {"format": "pt", "architecture": architecture, "sizes": json.dumps(dict(sizes))}
+    copies = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
+    with _temporary(path) as temporary:
+        save_file(copies, temporary, metadata)
+
+
+# ------------------------------------------------------------------------------------------------ bundles
+
+
+def demo_folder() -> Path:
+    """Where the bundle that ships with HDTalk lies."""
+    return Path(str(package_files("pretrained"))) / "demo"
+
+
+def home() -> Path:
+    """Where fetched and adopted files lie: $HDTALK_HOME, or ~/.cache/hdtalk."""
+    return Path(os.environ.get("HDTALK_HOME") or "~/.cache/hdtalk").expanduser()
+
+
+def missing_roles(bundle: Bundle) -> list[str]:
+    """Roles that the pipeline needs and the bundle cannot serve."""
+    return [role for role in NEEDED_ROLES if not bundle.has(role)]
+
+
+def _read_bundle(folder: Path, device: str | torch.device) -> Bundle:
+    listing_path = folder / "bundle.json"
+    if not listing_path.is_file():
+        raise WeightsError(f"{folder}: no bundle there (no bundle.json). Try --bundle auto, or `hdtalk weights list`.")
+    try:
+        listing = json.loads(listing_path.read_text())
+        files = {}
+        for facts in listing["files"]:
+            entry = BundleFile(**facts)
+            if entry.role not in ROLES or entry.architecture not in ROLES[entry.role]:
+                raise ValueError(f"{entry.architecture} cannot serve as {entry.role}")
+            if not re.fullmatch(r"[\w][\w.\-]*", entry.file):
+                raise ValueError(f"{entry.file!r} is not a plain file name")
+            files[entry.role] = (folder, entry)
+        return Bundle(str(listing["name"]), int(listing["resolution"]), str(listing["licence"]), files, device)
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{listing_path}: damaged ({error}). Restore the file.") from None
+
+
+def _ffhq_bundle(device: str | torch.device) -> Bundle:
+    """Official files found in the store; speech and, if need be, the detector are the demo bundle's own."""
+    files = {}
+    for folder, entry in installed_files():
+        files.setdefault(entry.role, (folder, entry))
+    with contextlib.suppress(WeightsError):
+        demo = _read_bundle(demo_folder(), device)
+        for role in ("speech", "detector", "landmarker_eval"):
+            if role in demo.files and (role != "detector" or role not in files):
+                files[role] = demo.files[role]
+    return Bundle("ffhq", 1024, "non-commercial, see the files' licences", files, device)
+
+
+def installed_files() -> Iterator[tuple[Path, BundleFile]]:
+    """Official and adopted files in the store, best first within a role."""
+    store = home() / "weights"
+    for official in registry.OFFICIAL_FILES:
+        if (store / official.name).is_file():
+            facts = dict(licence=official.licence, origin=official.origin)
+            yield store, BundleFile(official.role, official.name, official.architecture, {}, official.sha256, **facts)
+    if (store / "adopted.json").is_file():
+        for facts in json.loads((store / "adopted.json").read_text()):
+            if (store / facts["file"]).is_file():
+                yield store, BundleFile(**facts)
+
+
+# -------------------------------------------------------------------------------------------- one network
+
+
+def _find(path: Path, role: str) -> Recognised:
+    """Recognise `path` and make sure that it can serve as `role`."""
+    found = recognise(read_checkpoint(path))
+    if role == "generator" and found.architecture == "e4e":
+        found = architectures.decoder_of(found) or found
+    if found.architecture not in ROLES[role]:
+        held = ARCHITECTURES[found.architecture].what if found.architecture in ARCHITECTURES else found.architecture
+        wanted = " or ".join(ARCHITECTURES[name].what for name in ROLES[role] if name in ARCHITECTURES)
+        raise WeightsError(f"{path}: holds {held}, but the {role} must be {wanted}.")
+    return found
+
+
+def _build(found: Recognised, path: Any, device: str | torch.device) -> torch.nn.Module:
+    network = architectures.build(found, path, device)
+    if found.architecture == "stylegan2" and "mean_latent" not in found.state:
+        logger.info("%s has no average latent; estimated from random codes", path)
+        network.mean_latent.copy_(network.estimate_mean_latent())
+    return network
+
+
+def _narrowed(value: torch.Tensor) -> torch.Tensor:
+    """float16 where that keeps the numbers: not for vectors (variances, biases) nor for what would overflow."""
+    if value.dtype != torch.float32 or value.ndim < 2 or value.abs().amax() > 6e4:
+        return value
+    return value.half()
+
+
+# ------------------------------------------------------------------------------------------------- files
+
+
+def file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_hash(path: Path, sha256: str) -> None:
+    """Raise WeightsError unless the file's hash is, or begins with, `sha256`."""
+    actual = file_hash(path)
+    if not actual.startswith(sha256):
+        raise WeightsError(f"{path}: sha256 is {actual[:12]}..., should be {sha256[:12]}...; it is damaged or another.")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    with _temporary(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A new file beside `path` that takes its name when the block succeeds, and vanishes when it fails."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        yield Path(name)
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait for, then hold, an exclusive lock on `path`."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,6 +1,6 @@
 """Every default of every stage, once: one frozen dataclass per stage. The command line reads its defaults from here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class MediaConfig:
     codec: str = "libx264"
     crf: int = 16
     preset: str = "medium"
+    encoder_threads: int = 1  # with more, x264 writes other bits in each run for sizes that 16 does not divide
     pixel_format: str = "auto"  # yuv420p; yuv444p where the width or height is odd
     audio_bitrate_per_channel: int = 96_000
     max_pixels: int = 8192 * 4320
@@ -51,3 +52,156 @@ class AudioConfig:
     pause_below_level_db: float = 36.0  # a pause is this much quieter than the speech ...
     pause_above_floor_db: float = 6.0  # ... or this close to the recording's own noise floor
     min_pause_s: float = 0.14  # shorter gaps are the closures of stops
+
+
+@dataclass(frozen=True)
+class InvertConfig:
+    """Equation (4): pivots by the encoder, then the generator is tuned to all frames (PTI). Defaults of preset fast."""
+
+    chunk_frames: int = 32
+    refine_steps: int = 30  # optimisation steps on each chunk's pivots before the generator is tuned
+    refine_learning_rate: float = 0.02
+    steps: int = 200  # of the generator, batched, whatever the length of the shot
+    passes: int = 0  # over all frames, one frame a step; replaces `steps` when positive
+    batch_size: int = 4
+    learning_rate: float = 1e-3
+    cosine: bool = True  # the rate falls to zero; otherwise it is constant
+    beta2: float = 0.99
+    lambda_l2: float = 10.0
+    lambda_lpips: float = 1.0
+    lambda_locality: float = 1.0  # L_R holds its own weights, 0.1 and 0.1, of the PTI paper
+    locality_alpha: float = 30.0
+    locality_psi: float = 0.5  # truncation of the random codes
+    locality_every: int = 8  # steps; its weight is multiplied by this so that the mean stays
+    perceptual_side: int = 256  # larger pictures are averaged down to it for LPIPS; 0 never
+    checkpoint_s: float = 20.0
+
+
+@dataclass(frozen=True)
+class OptimiseConfig:
+    """Equations (5) to (7): how the codes follow the target landmarks. Defaults of preset fast."""
+
+    lambda_lpips: float = 1.0
+    lambda_fan: float = 5e-3
+    lambda_smooth: float = 1e-4
+    smoothness: str = "latent"  # latent | feature (L^F_smooth of Table II) | none
+    lambda_feature_smooth: float = 0.1  # takes lambda_smooth's place there
+    mouth_weight: float = 3.0  # a_i of equation (6)
+    eyes_weight: float = 2.0
+    target_heatmaps: str = "gaussian"  # gaussian | shifted: the source frame's own maps, moved to the targets
+    sigma_cells: float = 1.0  # of the Gaussians, as in the landmark nets' training
+    latent_space: str = "whitened"  # whitened | w+
+    components: int = 64  # of the whitened space
+    layer_groups: str = "shared"  # shared: one offset for all layers | coarse: for those to 64 px | thirds | per-layer
+    lambda_mahalanobis: float = 2e-4  # on the squared length of the whitened offset
+    perceptual_mouth: float = 0.0  # weight of LPIPS where the source's mouth and jaw are, wrong by definition
+    learning_rate: float = 0.08
+    cosine: bool = True
+    steps: int = 40
+    warm_steps: int = 8  # for frames that start from solved ones
+    anchors: int = 16  # frames with unlike targets that are solved first; the others start from them; 0: none
+    joint: bool = True  # all frames of a chunk at once, smooth to both sides; otherwise one after the other
+    chunk_frames: int = 32
+    batch_size: int = 4
+    plateau: float = 2e-3  # a frame rests when its loss fell by less than this share over `patience` steps; 0: never
+    patience: int = 6
+    perceptual_side: int = 256
+
+
+@dataclass(frozen=True)
+class StitchConfig:
+    """Equation (8) and the paste-back: which region is pasted and how its boundary meets the frame."""
+
+    region: str = "face"  # face: skin, brows, eyes, nose, mouth, glasses | head: all but background, hat and clothes
+    dilation: float = 50 / 1024  # width of the boundary ring, share of the crop
+    steps: int = 20  # at most, per batch of neighbouring frames
+    batch_size: int = 4
+    chunk_frames: int = 32
+    learning_rate: float = 3e-4
+    lambda_mask: float = 0.01
+    border_threshold: float = 0.02  # a batch is done when its boundary loss is below; 0: never
+    warm_start: bool = True  # a batch starts from its neighbour's weights, otherwise from the tuned generator's
+    keep_detail: bool = True  # what inversion missed is added back where the edit changes nothing
+    detail_threshold: float = 0.12  # change of the picture in [-1, 1] above which it is not
+    match_colour: bool = True  # the boundary's remaining colour difference is spread smoothly over the inside
+
+
+@dataclass(frozen=True)
+class EditConfig:
+    """A whole run. Stages that are not here (crop, media, face, audio ...) keep their own configuration."""
+
+    preset: str = "fast"  # fast | paper
+    seed: int = 0
+    precision: str = "auto"  # auto | float32 | bfloat16
+    audio_longer: str = "pingpong"  # pingpong | loop | freeze | trim: where the frames come from when the shot is over
+    audio_shorter: str = "trim"  # trim: the video ends with the speech | silence: it goes on, mouth closed
+    on_missing_face: str = "keep"  # keep | interpolate | fail
+    face: str = "largest"
+    trim_start_s: float = 0.0
+    trim_end_s: float = 0.0  # 0: to the end
+    audio_mix: str = ""  # "keep-background:DB" mixes the source's sound in
+    invert: InvertConfig = field(default_factory=InvertConfig)
+    optimise: OptimiseConfig = field(default_factory=OptimiseConfig)
+    stitch: StitchConfig = field(default_factory=StitchConfig)
+
+
+# What --preset paper changes: frame by frame, full passes, float32, and the constants of the paper and, where it
+# refers to them, of PTI and STIT.
+PAPER = {
+    "precision": "float32",
+    "invert": {
+        "refine_steps": 0,
+        "passes": 300,
+        "batch_size": 1,
+        "learning_rate": 3e-5,
+        "cosine": False,
+        "beta2": 0.999,
+        "locality_every": 1,
+        "perceptual_side": 0,
+    },
+    "optimise": {
+        "latent_space": "w+",
+        "lambda_mahalanobis": 0.0,
+        "perceptual_mouth": 1.0,
+        "learning_rate": 1e-3,
+        "cosine": False,
+        "steps": 300,
+        "warm_steps": 300,
+        "anchors": 0,
+        "joint": False,
+        "batch_size": 1,
+        "plateau": 0.0,
+        "perceptual_side": 0,
+    },
+    "stitch": {
+        "region": "head",
+        "steps": 100,
+        "batch_size": 1,
+        "border_threshold": 0.0,
+        "warm_start": False,
+        "keep_detail": False,
+        "match_colour": False,
+    },
+}
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What part of the picture is compared, and how finely."""
+
+    crop: str = "face"  # the face box at `crop_px` | full: whole frames
+    crop_px: int = 256
+    face_box_scale: float = 1.3  # side of the face box over the longer side of the landmarks' bounding box
+    chunk_frames: int = 16
+
+
+@dataclass(frozen=True)
+class SpeechConfig:
+    """Landmarks from speech."""
+
+    emotion: str | None = None  # NAME or NAME:INTENSITY; None: the emotion of the voice
+    emotion_span_s: float = 3.0  # the voice's emotion is averaged over this long, pauses left out
+    strength: float = 1.0  # factor on the displacements
+    closing_s: float = 0.12  # how long the lips take to meet in a pause, and to part before its end
+    neutral_share: float = 0.1  # of the frames, those with the lips closest together, show the neutral face
+    chunk_frames: int = 256

@@ -3,7 +3,7 @@
 import numpy as np
 
 DEFINITION = (
-    "FID of Heusel et al. 2017, as pytorch-fid 0.3.0 computes it: 2048 pool features of the 2015 Inception network on "
+    "As in Heusel et al. 2017, as pytorch-fid 0.3.0 computes it: 2048 pool features of the 2015 Inception network on "
     "frames resized to 299 px (bilinear), |mu1-mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) over all frames of all clips "
     "together. With fewer than some thousand frames it is biased upwards: compare methods on the same clips only."
 )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 DEFINITION = (
-    "ID: cosine similarity of the ArcFace IR-SE50 embeddings of prediction and ground truth (256 px FFHQ crop, rows "
+    "Cosine similarity of the ArcFace IR-SE50 embeddings of prediction and ground truth (256 px FFHQ crop, rows "
     "35 to 222, columns 32 to 219, pooled to 112 px); mean over frames. 1 = same face."
 )
 DEMO_DEFINITION = (

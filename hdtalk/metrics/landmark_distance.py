@@ -3,12 +3,12 @@
 import numpy as np
 
 F_LD_DEFINITION = (
-    "F-LD: mean euclidean distance between the 68 landmarks found in the prediction and in the ground truth, in pixels "
+    "Mean euclidean distance between the 68 landmarks found in the prediction and in the ground truth, in pixels "
     "of the 256 px FFHQ crop. Both videos are cropped by the same quadrilateral, taken from the ground truth's "
     "tracked landmarks smoothed over time, so head position counts; nothing else is aligned away. Mean over points, "
     "then frames."
 )
-M_LD_DEFINITION = "M-LD: as F-LD, over the 20 mouth landmarks (iBUG 48 to 67) only."
+M_LD_DEFINITION = "As F-LD, over the 20 mouth landmarks (iBUG 48 to 67) only."
 MOUTH = slice(48, 68)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 DEFINITION = (
-    "LPIPS v0.1 of Zhang et al. 2018, AlexNet backbone, linear layers of the lpips package, RGB in [-1,1], "
+    "Version 0.1 of Zhang et al. 2018, AlexNet backbone, linear layers of the lpips package, RGB in [-1,1], "
     "no resizing; mean over frames."
 )
 DEMO_DEFINITION = (

@@ -3,7 +3,7 @@
 import numpy as np
 
 DEFINITION = (
-    "PSNR = 10 log10(255^2 / MSE) in dB, MSE over the pixels and RGB channels of one frame (uint8, data range 255); "
+    "10 log10(255^2 / MSE) in dB, MSE over the pixels and RGB channels of one frame (uint8, data range 255); "
     "mean over frames. Frames equal to the ground truth bit for bit (infinite PSNR) are left out of the mean and "
     "counted in a note; when all are equal the PSNR is inf."
 )

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 DEFINITION = (
-    "SSIM of Wang et al. 2004: Gaussian window 11x11, sigma 1.5, K1 0.01, K2 0.03, data range 255, population "
+    "As in Wang et al. 2004: Gaussian window 11x11, sigma 1.5, K1 0.01, K2 0.03, data range 255, population "
     "covariance, on each RGB channel, mean over channels and over all whole windows (a border of 5 px is left out); "
     "mean over frames."
 )

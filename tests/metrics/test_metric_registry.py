@@ -9,7 +9,7 @@ from hdtalk.metrics import METRICS
 def test_a_column_is_fully_described(name):
     metric = METRICS[name]
     assert metric.better in ("lower", "higher")
-    assert len(metric.definition) > 60 and metric.definition.endswith(".")
+    assert len(metric.definition) > 50 and metric.definition.endswith(".")
     if metric.stand_in:
         assert "Not " in metric.stand_in and "demo bundle" in metric.stand_in
 

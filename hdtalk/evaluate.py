@@ -1,0 +1,410 @@
+"""Scores predicted videos against ground truth: finds the pairs, lines them up in time and space, runs the metrics."""
+
+import csv
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from hdtalk.audio import mfcc, read_audio
+from hdtalk.config import EvaluateConfig
+from hdtalk.crop import crop_face, crop_track
+from hdtalk.data import FaceTrack, VideoInfo
+from hdtalk.errors import InputError, UsageError
+from hdtalk.instruments import Instruments
+from hdtalk.media import probe, read_frames
+from hdtalk.metrics import METRICS, STAND_IN_SUFFIX
+from hdtalk.metrics.fid import FeatureStatistics, frechet_distance
+from hdtalk.metrics.identity import identity_similarity
+from hdtalk.metrics.jitter import background_jitter, landmark_jitter
+from hdtalk.metrics.landmark_distance import face_landmark_distance, mouth_landmark_distance
+from hdtalk.metrics.lpips import lpips
+from hdtalk.metrics.lse import lse
+from hdtalk.metrics.psnr import mean_psnr, psnr
+from hdtalk.metrics.ssim import ssim
+from hdtalk.scores import ClipScores, Evaluation
+
+logger = logging.getLogger(__name__)
+
+DEFAULTS = EvaluateConfig()
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts")
+SYNC_FPS, SYNC_PX = 25, 224
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A predicted video and the true one, under the clip's name."""
+
+    clip: str
+    prediction: Path
+    ground_truth: Path
+
+
+def evaluate(
+    methods: Mapping[str, Sequence[Pair]],
+    instruments: Instruments,
+    config: EvaluateConfig = DEFAULTS,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Evaluation:
+    """Scores every method on its pairs. `progress(done, total, what)` is called once per clip.
+
+    A column is the mean over the clips of the mean over the frames; FID takes all frames of all clips together. What an
+    instrument is missing for is left out and said. Raises InputError for videos that cannot be compared.
+    """
+    total, done = sum(map(len, methods.values())), 0
+    tracks: dict[Path, FaceTrack] = {}
+    clips: list[ClipScores] = []
+    scores: dict[str, dict[str, float]] = {}
+    notes = _unequal_clips(methods)
+    for method, pairs in methods.items():
+        distribution = _Distribution()
+        for pair in pairs:
+            if progress:
+                progress(done, total, f"{method}: {pair.clip}")
+            if instruments.track and pair.ground_truth not in tracks:
+                tracks[pair.ground_truth] = instruments.track(pair.ground_truth)
+            clips.append(_score_clip(method, pair, tracks.get(pair.ground_truth), instruments, config, distribution))
+            done += 1
+        mine = [clip.values for clip in clips if clip.method == method]
+        scores[method] = {column: _mean(column, [values[column] for values in mine]) for column in mine[0]}
+        scores[method]["FID"] = distribution.distance()
+    if progress:
+        progress(total, total, "done")
+    return _named(scores, clips, instruments, config, notes)
+
+
+def find_pairs(prediction: str | Path, ground_truth: str | Path) -> list[Pair]:
+    """Pairs two files, or the videos of two folders that have the same name below them (suffix aside).
+
+    Raises InputError when nothing fits together, UsageError for a file against a folder.
+    """
+    prediction, ground_truth = Path(prediction), Path(ground_truth)
+    for path in (prediction, ground_truth):
+        if not path.exists():
+            raise InputError(f"{path}: there is no such file or folder.")
+    if prediction.is_dir() != ground_truth.is_dir():
+        raise UsageError(f"{prediction} and {ground_truth}: give two files or two folders, not one of each.")
+    if not prediction.is_dir():
+        return [Pair(ground_truth.stem, prediction, ground_truth)]
+    predicted, true = _videos_below(prediction), _videos_below(ground_truth)
+    common = sorted(set(predicted) & set(true))
+    if not common:
+        raise InputError(
+            f"{prediction}: no video there is named like one in {ground_truth} "
+            f"({_some(predicted) or 'no videos'} against {_some(true) or 'no videos'}). Give a CSV of pairs instead."
+        )
+    if left_out := sorted(set(predicted) ^ set(true)):
+        logger.warning("%s: without counterpart and left out: %s", prediction, _some(left_out))
+    return [Pair(name, predicted[name], true[name]) for name in common]
+
+
+def read_pairs(path: str | Path, default_method: str | None = None) -> dict[str, list[Pair]]:
+    """Method -> pairs from a CSV with the columns `prediction`, `ground_truth` and, if wanted, `method` and `clip`;
+    paths are relative to the CSV's folder. Raises InputError that names the line."""
+    path = Path(path)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = {(name or "").strip().lower() for name in reader.fieldnames or []}
+            if not {"prediction", "ground_truth"} <= names:
+                raise InputError(f"{path}: its first line must name the columns prediction and ground_truth.")
+            rows = [
+                {str(key or "").strip().lower(): str(value or "").strip() for key, value in row.items()}
+                for row in reader
+            ]
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV ({error}).") from None
+    methods: dict[str, list[Pair]] = {}
+    for line, row in enumerate(rows, 2):
+        if not any(row.values()):
+            continue
+        prediction, ground_truth = path.parent / row["prediction"], path.parent / row["ground_truth"]
+        for video in (prediction, ground_truth):
+            if not video.is_file():
+                raise InputError(f"{path}, line {line}: there is no file {video}.")
+        method = row.get("method") or default_method or path.stem
+        methods.setdefault(method, []).append(Pair(row.get("clip") or ground_truth.stem, prediction, ground_truth))
+    if not methods:
+        raise InputError(f"{path}: holds no pairs.")
+    return methods
+
+
+def _videos_below(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith(".") or not path.is_file():
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            raise InputError(f"{folder}: both {found[name].name} and {path.name} are there; keep one of each name.")
+        found[name] = path
+    return found
+
+
+def _some(names) -> str:
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _unequal_clips(methods: Mapping[str, Sequence[Pair]]) -> list[str]:
+    everything = {pair.clip for pairs in methods.values() for pair in pairs}
+    lacking = {name: sorted(everything - {pair.clip for pair in pairs}) for name, pairs in methods.items()}
+    return [
+        f"{name} lacks {_some(clips)}; its numbers are over other clips than its neighbours'"
+        for name, clips in lacking.items()
+        if clips
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- one clip
+
+
+class _Distribution:
+    """Inception features of all predicted and all true frames of a method."""
+
+    def __init__(self) -> None:
+        self._sides: tuple[FeatureStatistics, FeatureStatistics] | None = None
+
+    def add(self, predicted: np.ndarray, true: np.ndarray) -> None:
+        if self._sides is None:
+            self._sides = FeatureStatistics(predicted.shape[1]), FeatureStatistics(true.shape[1])
+        self._sides[0].add(predicted)
+        self._sides[1].add(true)
+
+    def distance(self) -> float:
+        return frechet_distance(*self._sides) if self._sides else math.nan
+
+
+def _score_clip(
+    method: str,
+    pair: Pair,
+    track: FaceTrack | None,
+    instruments: Instruments,
+    config: EvaluateConfig,
+    distribution: _Distribution,
+) -> ClipScores:
+    alignment = _align(pair)
+    present = np.ones(alignment.num_frames, bool) if track is None else track.present[: alignment.num_frames]
+    notes = list(alignment.notes)
+    if track is None and config.crop == "face":
+        raise UsageError(f"--crop face needs a face tracker: {instruments.missing['F-LD']} Try --crop full.")
+    if track is not None and not present.all():
+        notes.append(f"no face in {(~present).sum()} of {len(present)} true frames; they have no part in face columns")
+        if config.crop == "face" and not present.any():
+            raise InputError(f"{pair.ground_truth}: no face found. Try --crop full.")
+    boxes = face_boxes(track.landmarks_px, config.face_box_scale) if track else None
+    quads = crop_track(track, config.crop_px).quads_px if track else None
+
+    frames: dict[str, list[np.ndarray]] = {name: [] for name in ("PSNR", "SSIM", "LPIPS", "ID", "BG-jitter")}
+    landmarks: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    error_before = None
+    for start, predicted, true in _chunks(alignment, config.chunk_frames):
+        indices = np.arange(start, start + len(true))
+        faces = indices[present[indices]]
+        if config.crop == "face":
+            images = tuple(_crops(side, start, faces, boxes, config.crop_px) for side in (predicted, true))
+        else:
+            images = predicted, true
+        if len(images[0]):
+            frames["PSNR"].append(psnr(*images))
+            frames["SSIM"].append(ssim(*images))
+            if instruments.perceptual:
+                frames["LPIPS"].append(lpips(*images, instruments.perceptual, instruments.device))
+            if instruments.fid_features:
+                distribution.add(instruments.fid_features(images[0]), instruments.fid_features(images[1]))
+        if quads is None:
+            continue
+        crops = tuple(_crops(side, start, faces, quads, config.crop_px) for side in (predicted, true))
+        if len(faces) and instruments.embed:
+            frames["ID"].append(identity_similarity(*crops, instruments.embed))
+        if instruments.landmarks:
+            for side, found in zip(crops, landmarks, strict=True):
+                points = np.full((len(indices), 68, 2), np.nan)
+                if len(faces):
+                    points[present[indices]] = instruments.landmarks(side)
+                found.append(points)
+        for index, error in zip(indices, predicted.astype(np.int16) - true, strict=True):
+            if error_before is not None and present[index] and present[index - 1]:
+                outside = _outside(error.shape[:2], quads[index - 1], quads[index])
+                frames["BG-jitter"].append(np.array([background_jitter(error_before, error, outside)]))
+            error_before = error
+
+    per_frame = {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in frames.items()}
+    identical = int(np.isinf(per_frame["PSNR"]).sum())
+    if 0 < identical < len(per_frame["PSNR"]):
+        notes.append(f"{identical} of {len(per_frame['PSNR'])} frames equal the ground truth; PSNR leaves them out")
+    values = {name: _mean(name, series) for name, series in per_frame.items()}
+    if landmarks[0]:
+        predicted_px, true_px = map(np.concatenate, landmarks)
+        values["F-LD"] = _mean("F-LD", face_landmark_distance(predicted_px, true_px))
+        values["M-LD"] = _mean("M-LD", mouth_landmark_distance(predicted_px, true_px))
+        values["Jitter"] = landmark_jitter(predicted_px, true_px)
+    if instruments.syncnet and track is not None:
+        values["LSE-D"], values["LSE-C"] = _synchronisation(alignment, track, instruments, notes)
+    values = {name: values.get(name, math.nan) for name in METRICS if name != "FID"}
+    return ClipScores(method, pair.clip, alignment.num_frames, values, tuple(notes))
+
+
+def _mean(column: str, values: Sequence[float] | np.ndarray) -> float:
+    numbers = np.asarray(values, np.float64)
+    numbers = numbers[~np.isnan(numbers)]
+    if not len(numbers):
+        return math.nan
+    return mean_psnr(numbers) if column == "PSNR" else float(numbers.mean())
+
+
+def _synchronisation(alignment: "_Alignment", track: FaceTrack, instruments: Instruments, notes: list[str]):
+    if not alignment.predicted.has_audio:
+        notes.append("the prediction has no sound; LSE is not measured")
+        return math.nan, math.nan
+    signal = read_audio(alignment.predicted.path)
+    boxes = sync_boxes(track.landmarks_px)
+
+    def faces() -> Iterator[np.ndarray]:
+        """Crops at 25 fps, each from the nearest frame in time."""
+        rate = alignment.true.fps / SYNC_FPS
+        wanted = (round(tick * rate) for tick in range(int(alignment.num_frames / rate)))
+        shown = _pick(alignment.prediction_frames(), wanted)
+        for index, frame in shown:
+            yield _to_uint8(crop_face(frame, boxes[min(index, len(boxes) - 1)], SYNC_PX))
+
+    samples = np.clip(signal * 32768, -32768, 32767).astype(np.int16)
+    return lse(faces(), mfcc(samples), len(samples), instruments.syncnet)
+
+
+# ------------------------------------------------------------------------------------------- time and space
+
+
+@dataclass(frozen=True)
+class _Alignment:
+    """True frame i is compared with predicted frame round(i * rate), for the first `num_frames` of them."""
+
+    predicted: VideoInfo
+    true: VideoInfo
+    num_frames: int
+    rate: Fraction
+    notes: tuple[str, ...]
+
+    def prediction_frames(self) -> Iterator[np.ndarray]:
+        """The predicted frame for each true one, at the true one's size."""
+        size = self.true.width, self.true.height
+        shrinks = self.predicted.width > self.true.width
+        wanted = (round(index * self.rate) for index in range(self.num_frames))
+        for _, frame in _pick(read_frames(self.predicted.path), wanted):
+            if frame.shape[1::-1] != size:
+                frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+            yield frame
+
+
+def _align(pair: Pair) -> _Alignment:
+    predicted, true = probe(pair.prediction), probe(pair.ground_truth)
+    notes = []
+    shape = predicted.width / predicted.height / (true.width / true.height)
+    if abs(shape - 1) > 0.02:
+        raise InputError(
+            f"{pair.prediction} is {predicted.width}x{predicted.height}, but {pair.ground_truth} is "
+            f"{true.width}x{true.height}: not the same framing. Crop one like the other first."
+        )
+    if (predicted.width, predicted.height) != (true.width, true.height):
+        sizes = f"{predicted.width}x{predicted.height}", f"{true.width}x{true.height}"
+        notes.append(f"prediction resized from {sizes[0]} to {sizes[1]}")
+    rate = predicted.fps / true.fps
+    if rate != 1:
+        notes.append(
+            f"prediction {float(predicted.fps):.3f} fps, ground truth {float(true.fps):.3f} fps: "
+            "compared on time, each true frame with the predicted frame nearest to it"
+        )
+    num_frames = sum(1 for index in range(true.num_frames) if round(index * rate) < predicted.num_frames)
+    excess_s = predicted.duration_s - true.duration_s
+    if num_frames < true.num_frames or abs(excess_s) > 0.5 / float(true.fps):
+        longer = "longer" if excess_s > 0 else "shorter"
+        notes.append(f"prediction {abs(excess_s):.2f} s {longer}: only the first {num_frames} true frames are compared")
+    return _Alignment(predicted, true, num_frames, rate, tuple(notes))
+
+
+def _pick(frames: Iterator[np.ndarray], wanted: Iterator[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """(index, frame) for each wanted index, which never decrease."""
+    at, frame = -1, None
+    for index in wanted:
+        while at < index:
+            frame, at = next(frames), at + 1
+        yield index, frame
+
+
+def _chunks(alignment: _Alignment, size: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    predicted, true = alignment.prediction_frames(), read_frames(alignment.true.path, 0, alignment.num_frames)
+    start = 0
+    while chunk := list(islice(zip(predicted, true, strict=True), size)):
+        yield start, np.stack([pair[0] for pair in chunk]), np.stack([pair[1] for pair in chunk])
+        start += len(chunk)
+
+
+def face_boxes(landmarks_px: np.ndarray, scale: float) -> np.ndarray:
+    """Upright squares around the 68 landmarks, float64 [T,4,2] corners like CropTrack's: centre of the bounding box,
+    `scale` times its longer side."""
+    low, high = landmarks_px.min(axis=1).astype(np.float64), landmarks_px.max(axis=1).astype(np.float64)
+    return _squares((low + high) / 2, scale * (high - low).max(axis=1) / 2)
+
+
+def sync_boxes(landmarks_px: np.ndarray) -> np.ndarray:
+    """The crop of syncnet_python around a face box: 1.4 times its longer side, moved down by a fifth of it."""
+    low, high = landmarks_px.min(axis=1).astype(np.float64), landmarks_px.max(axis=1).astype(np.float64)
+    half = (high - low).max(axis=1) / 2
+    return _squares((low + high) / 2 + np.stack([0 * half, 0.4 * half], axis=1), 1.4 * half)
+
+
+def _squares(centres: np.ndarray, halves: np.ndarray) -> np.ndarray:
+    corners = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]])
+    return centres[:, None] + halves[:, None, None] * corners
+
+
+def _crops(frames: np.ndarray, start: int, indices: np.ndarray, quads: np.ndarray, side: int) -> np.ndarray:
+    crops = [_to_uint8(crop_face(frames[index - start], quads[index], side)) for index in indices]
+    return np.stack(crops) if crops else np.zeros((0, side, side, 3), np.uint8)
+
+
+def _to_uint8(crop: np.ndarray) -> np.ndarray:
+    return np.round((crop.transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+
+
+def _outside(shape: tuple[int, int], *quads: np.ndarray) -> np.ndarray:
+    inside = np.zeros(shape, np.uint8)
+    for quad in quads:
+        cv2.fillConvexPoly(inside, np.round(quad).astype(np.int32), 1)
+    return inside == 0
+
+
+# ---------------------------------------------------------------------------------------------------- names
+
+
+def _named(scores, clips, instruments: Instruments, config: EvaluateConfig, notes: list[str]) -> Evaluation:
+    """Leaves out what could not be measured at all, and gives stand-ins the name that nobody mistakes."""
+    shown = [name for name in METRICS if any(not math.isnan(row[name]) for row in scores.values())]
+    named = {name: name + STAND_IN_SUFFIX if name in instruments.stand_ins else name for name in shown}
+    missing = {
+        name: instruments.missing.get(name, "No clip allowed it, see the notes.")
+        for name in METRICS
+        if name not in shown
+    }
+    definitions = {
+        column: (METRICS[name].stand_in if name in instruments.stand_ins else METRICS[name].definition)
+        + (f" {instruments.made_by[name]}" if name in instruments.made_by else "")
+        for name, column in named.items()
+    }
+    picture = (
+        f"image columns compare the upright square around the true landmarks ({config.face_box_scale} times their "
+        f"longer side), resampled to {config.crop_px} px"
+        if config.crop == "face"
+        else "image columns compare whole frames"
+    )
+    clips = [replace(clip, values={c: clip.values.get(n, math.nan) for n, c in named.items()}) for clip in clips]
+    scores = {method: {column: row[name] for name, column in named.items()} for method, row in scores.items()}
+    return Evaluation(config.crop, scores, clips, definitions, missing, [picture, *notes])

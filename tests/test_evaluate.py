@@ -1,0 +1,297 @@
+"""Evaluation of small lossless videos whose differences are known, with a landmark reader that sees one bright dot."""
+
+import csv
+import io
+import json
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hdtalk.config import EvaluateConfig, MediaConfig
+from hdtalk.data import FaceTrack, VideoInfo
+from hdtalk.errors import InputError, UsageError
+from hdtalk.evaluate import Pair, evaluate, face_boxes, find_pairs, read_pairs
+from hdtalk.instruments import Instruments
+from hdtalk.media import VideoWriter
+from hdtalk.metrics import METRICS
+from hdtalk.scores import to_csv, to_json, to_markdown, to_text
+
+WIDTH, HEIGHT, NUM_FRAMES = 160, 128, 10
+FACE_CENTRE = np.array([80.0, 60.0])
+ANGLES = np.arange(68) * 2 * np.pi / 68
+
+
+def face_landmarks():
+    """68 points whose eyes and mouth give an upright FFHQ quad; bounding box 40 x 40 px around FACE_CENTRE."""
+    points = FACE_CENTRE + 20 * np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
+    points[36:42], points[42:48] = FACE_CENTRE + [-8, -6], FACE_CENTRE + [8, -6]
+    points[48:68] = FACE_CENTRE + [0, 10]
+    points[[0, 1, 2, 3]] = FACE_CENTRE + [[20, 0], [-20, 0], [0, 20], [0, -20]]
+    return points.astype(np.float32)
+
+
+def talking(shift_px=0.0, noise=0.0, num_frames=NUM_FRAMES, fps=25, seed=0):
+    """Frames [T,H,W,3] of a still texture and a bright dot that goes down and up; the texture is the same always."""
+    texture = np.random.default_rng(1).uniform(20, 90, (HEIGHT // 8, WIDTH // 8, 3))
+    texture = np.kron(texture, np.ones((8, 8, 1)))
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    frames = []
+    for index in range(num_frames):
+        dot_y = FACE_CENTRE[1] + 4 * np.sin(2 * np.pi * index / fps * 2.5)
+        dot = np.exp(-((x - FACE_CENTRE[0] - shift_px) ** 2 + (y - dot_y) ** 2) / 8)[..., None]
+        frame = texture * (1 - dot) + 255 * dot + random.normal(0, noise or 1e-9, texture.shape)
+        frames.append(np.clip(np.round(frame), 0, 255).astype(np.uint8))
+    return np.stack(frames)
+
+
+def write(path: Path, frames, fps=25):
+    info = VideoInfo(str(path), frames.shape[2], frames.shape[1], Fraction(fps), len(frames), len(frames) / fps, False)
+    with VideoWriter(path, info, config=MediaConfig(codec="ffv1")) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path
+
+
+def track_of(path, present=None):
+    landmarks = np.repeat(face_landmarks()[None], 50, axis=0)
+    return FaceTrack(landmarks, np.ones(50, bool) if present is None else present)
+
+
+def dot_landmarks(crops):
+    """68 copies of the dot's place: the centroid of what is much brighter than the texture."""
+    brightness = np.clip(crops.mean(axis=-1, dtype=np.float64) - 120, 0, None)
+    y, x = np.mgrid[: crops.shape[1], : crops.shape[2]]
+    weight = brightness.sum(axis=(1, 2))
+    dots = np.stack([(brightness * x).sum(axis=(1, 2)), (brightness * y).sum(axis=(1, 2))], axis=1) / weight[:, None]
+    return np.repeat(dots[:, None], 68, axis=1)
+
+
+def pooled(frames):
+    """Mean colour of four quarters: a tiny stand-in for a feature network."""
+    halves = [frames[:, i::2, j::2].mean(axis=(1, 2)) for i in (0, 1) for j in (0, 1)]
+    return np.concatenate(halves, axis=1)
+
+
+INSTRUMENTS = Instruments(
+    track=track_of,
+    landmarks=dot_landmarks,
+    perceptual=lambda a, b: (a - b).abs().mean(dim=(1, 2, 3)),
+    fid_features=pooled,
+    embed=lambda crops: torch.from_numpy(pooled(crops)),
+    stand_ins=frozenset({"FID", "LPIPS", "ID"}),
+    missing={"LSE-D": "SyncNet is not installed.", "LSE-C": "SyncNet is not installed."},
+)
+PIXELS_ONLY = Instruments(missing=dict.fromkeys(["F-LD", "LPIPS"], "Nothing is installed."))
+
+
+@pytest.fixture(scope="module")
+def true_video(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("true") / "clip.mkv", talking())
+
+
+def scores_of(prediction, ground_truth, instruments=INSTRUMENTS, **config):
+    result = evaluate({"ours": [Pair("clip", prediction, ground_truth)]}, instruments, EvaluateConfig(**config))
+    return result.scores["ours"], result
+
+
+@pytest.mark.parametrize("crop", ["face", "full"])
+def test_a_video_against_itself_is_perfect_in_every_column(true_video, crop):
+    scores, result = scores_of(true_video, true_video, crop=crop)
+    assert set(scores) == {"FID-demo", "PSNR", "SSIM", "LPIPS-demo", "F-LD", "M-LD", "Jitter", "BG-jitter", "ID-demo"}
+    for column, value in scores.items():
+        assert value == pytest.approx(METRICS[column.removesuffix("-demo")].perfect, abs=1e-6), column
+
+
+def test_landmark_distance_is_in_pixels_of_the_256_px_ffhq_crop(true_video, tmp_path):
+    """Eyes 16 px apart, mouth 16 px below: the FFHQ quad is max(2 * 2 * 16, 2 * 1.8 * 16) = 64 px wide, so 3 px of the
+    frame are 12 px of the crop, in every frame, without any jitter."""
+    shifted = write(tmp_path / "shifted.mkv", talking(shift_px=3))
+    scores, _ = scores_of(shifted, true_video)
+    assert scores["F-LD"] == pytest.approx(12, abs=0.4)  # the texture under the dot pulls a little
+    assert scores["M-LD"] == pytest.approx(scores["F-LD"])
+    assert scores["Jitter"] < 0.3
+    assert scores["BG-jitter"] == 0  # the dot never leaves the face's crop
+
+
+def test_crop_face_sees_the_face_box_alone(true_video, tmp_path):
+    frames = talking()
+    frames[:, :20, :20] = 255  # far from the face
+    spoilt = write(tmp_path / "spoilt.mkv", frames)
+    assert scores_of(spoilt, true_video, crop="face")[0]["PSNR"] == math.inf
+    squared = (frames.astype(float) - talking()) ** 2
+    expected = 10 * np.log10(255**2 / squared.mean(axis=(1, 2, 3)))
+    assert scores_of(spoilt, true_video, crop="full")[0]["PSNR"] == pytest.approx(expected.mean())
+
+
+def test_background_jitter_sees_flicker_outside_the_crop(true_video, tmp_path):
+    frames = talking().astype(int)
+    frames[1::2, :, :20] += 6
+    flickering = write(tmp_path / "flicker.mkv", frames.astype(np.uint8))
+    value = scores_of(flickering, true_video)[0]["BG-jitter"]
+    outside = HEIGHT * WIDTH - 65 * 65  # the quad is 64 px wide; its border pixels count as inside
+    assert value == pytest.approx(6 * HEIGHT * 20 / outside, rel=0.02)
+
+
+def test_untouched_frames_do_not_make_psnr_infinite(true_video, tmp_path):
+    frames = talking()
+    frames[3:] = talking(noise=6)[3:]
+    scores, result = scores_of(write(tmp_path / "part.mkv", frames), true_video, PIXELS_ONLY, crop="full")
+    assert 30 < scores["PSNR"] < 35
+    assert "3 of 10 frames equal the ground truth" in to_text(result)
+
+
+def test_frame_rates_are_compared_on_time(tmp_path, true_video):
+    """The same movement at 50 fps: true frame i is predicted frame 2 i, so nothing differs."""
+    doubled = write(tmp_path / "doubled.mkv", talking(num_frames=20, fps=50), fps=50)
+    scores, result = scores_of(doubled, true_video)
+    assert scores["PSNR"] == math.inf and scores["F-LD"] == 0
+    assert "50.000 fps" in to_text(result) and result.clips[0].num_frames == 10
+
+
+def test_a_shorter_prediction_is_compared_as_far_as_it_goes_and_said(tmp_path, true_video):
+    short = write(tmp_path / "short.mkv", talking()[:7])
+    scores, result = scores_of(short, true_video)
+    assert scores["PSNR"] == math.inf and result.clips[0].num_frames == 7
+    assert "0.12 s shorter: only the first 7 true frames" in to_text(result)
+    scores, result = scores_of(true_video, short)
+    assert scores["F-LD"] == 0 and "0.12 s longer" in to_text(result)
+
+
+def test_another_size_is_resized_and_said_another_shape_refused(tmp_path, true_video):
+    large = write(tmp_path / "large.mkv", np.repeat(np.repeat(talking(), 2, axis=1), 2, axis=2))
+    scores, result = scores_of(large, true_video)
+    assert scores["PSNR"] == math.inf  # doubling and averaging are inverse
+    assert "resized from 320x256 to 160x128" in to_text(result)
+    square = write(tmp_path / "square.mkv", talking()[:, :, :128])
+    with pytest.raises(InputError, match="square.mkv is 128x128, but .*160x128: not the same framing"):
+        scores_of(square, true_video)
+
+
+def test_frames_without_a_face_have_no_part_in_face_columns(true_video, tmp_path):
+    frames = talking()
+    frames[4] = 0
+    present = np.arange(50) != 4
+    from dataclasses import replace
+
+    instruments = replace(INSTRUMENTS, track=lambda path: track_of(path, present))
+    scores, result = scores_of(write(tmp_path / "hole.mkv", frames), true_video, instruments)
+    assert scores["PSNR"] == math.inf and scores["F-LD"] == 0 and scores["Jitter"] == 0
+    assert "no face in 1 of 10 true frames" in to_text(result)
+    instruments = replace(INSTRUMENTS, track=lambda path: track_of(path, np.zeros(50, bool)))
+    with pytest.raises(InputError, match="clip.mkv: no face found. Try --crop full"):
+        scores_of(true_video, true_video, instruments)
+
+
+def test_without_networks_the_pixel_columns_remain_and_the_rest_is_explained(true_video):
+    scores, result = scores_of(true_video, true_video, PIXELS_ONLY, crop="full")
+    assert set(scores) == {"PSNR", "SSIM"}
+    assert "F-LD: not measured. Nothing is installed." in to_text(result)
+    with pytest.raises(UsageError, match="--crop full"):
+        scores_of(true_video, true_video, PIXELS_ONLY, crop="face")
+
+
+def test_face_box_is_a_square_of_the_stated_size():
+    box = face_boxes(face_landmarks()[None], 1.3)[0]
+    np.testing.assert_allclose(box, FACE_CENTRE + 26 * np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]]), atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------- several methods
+
+
+@pytest.fixture(scope="module")
+def comparison(true_video, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("methods")
+    mild, strong = write(folder / "mild.mkv", talking(noise=2)), write(folder / "strong.mkv", talking(noise=9))
+    pairs = {"mild": [Pair("a", mild, true_video), Pair("b", true_video, true_video)]}
+    pairs["str|ong"] = [Pair("a", strong, true_video)]
+    return evaluate(pairs, INSTRUMENTS)
+
+
+def test_methods_stand_side_by_side_and_the_better_one_is_marked(comparison):
+    assert comparison.scores["mild"]["SSIM"] > comparison.scores["str|ong"]["SSIM"]
+    assert comparison.best("SSIM") == comparison.scores["mild"]["SSIM"]
+    assert comparison.best("LPIPS-demo") == comparison.scores["mild"]["LPIPS-demo"]
+    header, mild, strong = to_text(comparison).splitlines()[:3]
+    assert "PSNR↑" in header and "LPIPS-demo↓" in header
+    assert mild.count("*") >= 5 and "*" not in strong
+    assert "str|ong lacks b" in to_text(comparison)
+
+
+def test_a_stand_in_is_named_and_defined_as_one(comparison):
+    assert "LPIPS" not in comparison.columns and "LPIPS-demo" in comparison.columns
+    assert comparison.definitions["FID-demo"].startswith("Not the FID of the literature")
+    assert comparison.missing["LSE-C"] == "SyncNet is not installed."
+
+
+def test_a_clips_mean_is_the_mean_over_clips(comparison):
+    values = [clip.values["SSIM"] for clip in comparison.clips if clip.method == "mild"]
+    assert values[1] == 1 and comparison.scores["mild"]["SSIM"] == pytest.approx(np.mean(values))
+
+
+def test_json_csv_and_markdown_hold_the_same_numbers(comparison):
+    content = json.loads(to_json(comparison))
+    assert content["scores"] == comparison.scores
+    rows = list(csv.DictReader(io.StringIO(to_csv(comparison))))
+    totals = {row["method"]: row for row in rows if row["clip"] == "*"}
+    assert float(totals["mild"]["PSNR"]) == comparison.scores["mild"]["PSNR"]
+    assert [row["clip"] for row in rows] == ["a", "b", "a", "*", "*"]
+    assert rows[0]["FID-demo"] == "" and rows[1]["PSNR"] == "inf"
+    lines = to_markdown(comparison).splitlines()
+    assert lines[0].count("|") == lines[2].count("|") == len(comparison.columns) + 2
+    assert f"**{comparison.scores['mild']['SSIM']:.4f}**" in lines[2] and lines[3].startswith("| str\\|ong |")
+
+
+# --------------------------------------------------------------------------------------------- finding pairs
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+
+
+def test_folders_are_paired_by_name_below_them(tmp_path, caplog):
+    for name in ("ours/M003/front/001.mp4", "ours/M003/front/002.mov", "ours/notes.txt", "true/M003/front/001.mkv"):
+        touch(tmp_path / name)
+    pairs = find_pairs(tmp_path / "ours", tmp_path / "true")
+    assert [(pair.clip, pair.ground_truth.suffix) for pair in pairs] == [("M003/front/001", ".mkv")]
+    assert "M003/front/002" in caplog.text
+
+
+def test_folders_that_do_not_fit_are_refused(tmp_path):
+    touch(tmp_path / "ours" / "a.mp4")
+    touch(tmp_path / "true" / "b.mp4")
+    with pytest.raises(InputError, match="a against b"):
+        find_pairs(tmp_path / "ours", tmp_path / "true")
+    with pytest.raises(UsageError, match="not one of each"):
+        find_pairs(tmp_path / "ours" / "a.mp4", tmp_path / "true")
+    with pytest.raises(InputError, match="no such file or folder"):
+        find_pairs(tmp_path / "nothing", tmp_path / "true")
+    touch(tmp_path / "ours" / "a.mov")
+    with pytest.raises(InputError, match="keep one of each name"):
+        find_pairs(tmp_path / "ours", tmp_path / "true")
+
+
+def test_a_csv_of_pairs_with_methods(tmp_path):
+    for name in ("x.mp4", "y.mp4", "t.mp4"):
+        touch(tmp_path / name)
+    table = tmp_path / "pairs.csv"
+    table.write_text("﻿Method,prediction,ground_truth\nA,x.mp4,t.mp4\nB,y.mp4,t.mp4\n\n", encoding="utf-8")
+    methods = read_pairs(table)
+    assert {name: [pair.prediction.name for pair in pairs] for name, pairs in methods.items()} == {
+        "A": ["x.mp4"],
+        "B": ["y.mp4"],
+    }
+    table.write_text("prediction,ground_truth\nx.mp4,gone.mp4\n")
+    with pytest.raises(InputError, match="pairs.csv, line 2: there is no file .*gone.mp4"):
+        read_pairs(table)
+    table.write_text("x.mp4,t.mp4\n")
+    with pytest.raises(InputError, match="must name the columns"):
+        read_pairs(table)
+    table.write_text("prediction,ground_truth\n")
+    with pytest.raises(InputError, match="holds no pairs"):
+        read_pairs(table)

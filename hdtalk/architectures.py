@@ -60,32 +60,50 @@ def build(found: Recognised, path: Any, device: str | torch.device = "cpu") -> t
 
     Loading is strict: missing, unexpected and misshapen keys are named. The global random state is not touched.
     """
-    if found.architecture not in ARCHITECTURES:
-        raise WeightsError(f"{path}: unknown architecture {found.architecture!r}; known: {', '.join(ARCHITECTURES)}.")
-    architecture = ARCHITECTURES[found.architecture]
-    try:
-        with _WithoutInitialisation():
-            network = _construct(architecture, found.sizes)
-    except (TypeError, ValueError, AssertionError, KeyError) as error:
-        raise WeightsError(f"{path}: cannot build {architecture.what} from sizes {found.sizes} ({error}).") from None
-    fill(network, found.state, path, architecture)
+    network = construct(found, path)
+    own = network.state_dict()
+    _check_names(own, found, path)
+    for key, target in own.items():
+        if key not in found.state:
+            continue
+        values = found.state[key].load()
+        if values.is_floating_point() and not torch.isfinite(values).all():
+            raise WeightsError(f"{path}: {key} holds infinite or undefined numbers. Fetch or train the file again.")
+        target.copy_(values)
     return network.requires_grad_(False).eval().to(device)
 
 
-def _construct(architecture: Architecture, sizes: Mapping[str, Any]) -> torch.nn.Module:
-    if architecture.parts:
-        return torch.nn.ModuleDict({name: _class(architecture.parts[name])(**own) for name, own in sizes.items()})
-    return _class(architecture.network)(**sizes)
+def describe(architecture: str, sizes: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata by which `recognise` knows a safetensors file again."""
+    return {"architecture": architecture, "sizes": json.dumps(dict(sizes))}
 
 
-def _class(address: str) -> type[torch.nn.Module]:
-    module, _, name = address.partition(":")
-    return getattr(importlib.import_module(module), name)
+def check(found: Recognised, path: Any) -> None:
+    """Raise WeightsError unless names and shapes fit the network; reads no tensor and reserves no memory."""
+    with torch.device("meta"):
+        network = construct(found, path)
+    _check_names(network.state_dict(), found, path)
 
 
-def fill(network: torch.nn.Module, state: Mapping[str, Tensor], path: Any, architecture: Architecture) -> None:
-    """Copy `state` into `network`, tensor by tensor, after all names and shapes were checked."""
-    own = network.state_dict()
+def construct(found: Recognised, path: Any) -> torch.nn.Module:
+    """The network of `found`, its values arbitrary."""
+    if found.architecture not in ARCHITECTURES:
+        raise WeightsError(f"{path}: unknown architecture {found.architecture!r}; known: {', '.join(ARCHITECTURES)}.")
+    architecture = ARCHITECTURES[found.architecture]
+    if not architecture.network and not architecture.parts:
+        raise WeightsError(f"{path}: holds {architecture.what}, which is recognised but has no use here.")
+    try:
+        with _WithoutInitialisation():
+            if architecture.parts:
+                parts = {name: _class(architecture.parts[name])(**own) for name, own in found.sizes.items()}
+                return torch.nn.ModuleDict(parts)
+            return _class(architecture.network)(**found.sizes)
+    except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
+        raise WeightsError(f"{path}: cannot build {architecture.what} from sizes {found.sizes} ({error}).") from None
+
+
+def _check_names(own: Mapping[str, torch.Tensor], found: Recognised, path: Any) -> None:
+    architecture, state = ARCHITECTURES[found.architecture], found.state
     missing = [key for key in own if key not in state and not re.search(architecture.optional, key)]
     unexpected = [key for key in state if key not in own and not re.search(architecture.optional, key)]
     misshapen = [
@@ -100,13 +118,11 @@ def fill(network: torch.nn.Module, state: Mapping[str, Tensor], path: Any, archi
     ]
     if troubles:
         raise WeightsError(f"{path}: does not fit {architecture.what} ({'; '.join(troubles)}).")
-    for key, target in own.items():
-        if key not in state:
-            continue
-        values = state[key].load()
-        if values.is_floating_point() and not torch.isfinite(values).all():
-            raise WeightsError(f"{path}: {key} holds infinite or undefined numbers. Fetch or train the file again.")
-        target.copy_(values)
+
+
+def _class(address: str) -> type[torch.nn.Module]:
+    module, _, name = address.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 class _WithoutInitialisation(TorchFunctionMode):
@@ -139,10 +155,11 @@ def _recognise(checkpoint: Checkpoint) -> Recognised:
         return _from_nvlabs(dict(flatten_module(module)), module, "NVlabs pickle, G_ema")
     if not isinstance(content, dict):
         raise WeightsError(f"holds a {type(content).__name__} where a state dict was expected.")
-    return _from_dict(content, checkpoint.container)
+    options = json.loads(metadata.get("nvlabs_options", "null"))
+    return _from_dict(content, checkpoint.container, {"_init_kwargs": options})
 
 
-def _from_dict(content: dict, container: str) -> Recognised:
+def _from_dict(content: dict, container: str, nvlabs_module: dict) -> Recognised:
     average = content.get("latent_avg")
     extras = {"latent_avg": average} if isinstance(average, Tensor) else {}
     for key in ("g_ema", "state_dict", "params_ema", "params"):
@@ -157,7 +174,7 @@ def _from_dict(content: dict, container: str) -> Recognised:
         extras["decoder"] = _below(state, "decoder.")
         state = _below(state, "encoder.")
     if "synthesis.b4.const" in state:
-        return _from_nvlabs(state, {}, source)
+        return _from_nvlabs(state, nvlabs_module, source)
     for name, architecture in ARCHITECTURES.items():
         if architecture.marks and all(mark in state for mark in architecture.marks):
             return _with_average(Recognised(name, architecture.sizes(state), state, source, extras))
@@ -308,20 +325,26 @@ ARCHITECTURES: dict[str, Architecture] = {
     "demo_backbone": Architecture("hdtalk.models.demo_backbone:DemoBackbone", "the demo bundle's perceptual backbone"),
     "face_detector": Architecture("hdtalk.models.face_detector:FaceDetector", "the demo bundle's face detector"),
     "landmark_regressor": Architecture("hdtalk.models.landmark_regressor:LandmarkRegressor", "a landmark regressor"),
-    "speech": Architecture(
-        "",
-        "speech networks",
-        parts={
-            "content_encoder": "hdtalk.models.content_encoder:ContentEncoder",
-            "emotion_encoder": "hdtalk.models.emotion_encoder:EmotionEncoder",
-            "landmark_predictor": "hdtalk.models.landmark_predictor:LandmarkPredictor",
-            "alignment": "hdtalk.models.alignment:AlignmentNetwork",
-        },
-    ),
+    "speech": Architecture("hdtalk.models.speech:SpeechModel", "speech networks"),
     "s3fd": Architecture("", "an S3FD face detector", ("conv3_3_norm.weight",)),
     "retinaface": Architecture("", "a RetinaFace detector", ("BboxHead.0.conv1x1.weight",)),
     "inception": Architecture(
         "hdtalk.models.fid_inception:FIDInception", "the FID Inception network", ("Mixed_7c.branch_pool.conv.weight",)
     ),
     "syncnet": Architecture("hdtalk.models.syncnet:SyncNet", "SyncNet", ("netcnnaud.0.weight", "netcnnlip.0.weight")),
+}
+
+# Which architectures can serve a role in a bundle.
+ROLES = {
+    "generator": ("stylegan2",),
+    "encoder": ("e4e",),
+    "landmarker": ("fan",),
+    "landmarker_eval": ("fan", "landmark_regressor"),
+    "parser": ("bisenet",),
+    "perceptual": ("alexnet", "vgg16", "demo_backbone"),
+    "detector": ("face_detector", "s3fd", "retinaface"),
+    "speech": ("speech",),
+    "identity": ("irse50",),
+    "fid": ("inception",),
+    "sync": ("syncnet",),
 }

@@ -1,4 +1,4 @@
-"""Waveform -> MFCC windows, one per video frame, with pitch, energy and silence beside them.
+"""Waveform -> MFCC, pitch, energy and pauses on a grid of 10 ms; `windows.py` cuts one window per video frame.
 
 A file is decoded, resampled and analysed block by block: what stays in memory is about 7 kB per second of speech.
 """
@@ -16,13 +16,11 @@ from scipy.fft import dct, rfft
 from hdtalk.config import AudioConfig
 from hdtalk.data import SpeechFeatures
 from hdtalk.errors import InputError
+from hdtalk.windows import FRAME_SAMPLES, ROW_SAMPLES, SAMPLE_RATE, mfcc_windows, num_video_frames, silent_frames
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_RATE = 16000
-ROW_SAMPLES = 160  # 10 ms from one MFCC row to the next
-FRAME_SAMPLES = 400  # 25 ms per row
-WINDOW_ROWS = 28  # 280 ms per video frame
+__all__ = ["mfcc", "mfcc_windows", "num_video_frames", "read_audio", "read_speech", "silent_frames"]
 NUM_COEFFICIENTS = 12
 
 _NUM_FFT, _NUM_FILTERS, _LIFTER, _PREEMPHASIS = 512, 26, 22, 0.97
@@ -68,48 +66,6 @@ def read_speech(source: str | os.PathLike | np.ndarray, sample_rate: int = SAMPL
 def read_audio(source: str | os.PathLike) -> np.ndarray:
     """The whole sound of an audio or video file as float32 mono `[samples]` at 16 kHz, unscaled. Raises InputError."""
     return np.concatenate([*_decode(Path(source)), np.zeros(0, np.float32)])
-
-
-def num_video_frames(speech: SpeechFeatures, fps: Fraction | float) -> int:
-    """How many video frames at `fps` the speech covers (rounded up, at least one)."""
-    fps = exact_fps(fps)
-    return max(1, -(-speech.num_samples * fps.numerator // (SAMPLE_RATE * fps.denominator)))
-
-
-def mfcc_windows(speech: SpeechFeatures, fps: Fraction | float, num_frames: int | None = None, start: int = 0):
-    """Float32 `[num_frames, 28, 12]`: the MFCC rows around the middle of each video frame's interval, for the frames
-    `start ... start + num_frames` (default: to the end of the speech). Beyond the speech there is silence."""
-    return windows_of(speech.mfcc, fps, num_frames, start, speech, speech.silent_row)
-
-
-def prosody_windows(speech: SpeechFeatures, fps: Fraction | float, num_frames: int | None = None, start: int = 0):
-    """Float32 `[num_frames, 28, 3]`, rows as in `mfcc_windows`: log2 of pitch over 150 Hz (0 where unvoiced), voicing
-    in [0,1], energy in units of 20 dB against the speech's own level."""
-    return windows_of(speech.prosody, fps, num_frames, start, speech, np.array([0.0, 0.0, -3.0], np.float32))
-
-
-def silent_frames(speech: SpeechFeatures, fps: Fraction | float, num_frames: int | None = None, start: int = 0):
-    """Bool `[num_frames]`: True where a video frame lies in a pause (see `AudioConfig`) or beyond the speech."""
-    rows = _centre_rows(fps, _count(speech, fps, num_frames, start), start)
-    outside = (rows < 0) | (rows >= len(speech.silent))
-    return np.where(outside, True, speech.silent[np.clip(rows, 0, len(speech.silent) - 1)])
-
-
-def exact_fps(fps: Fraction | float) -> Fraction:
-    """`fps` as an exact fraction; floats such as 29.97 become the broadcast rate 30000/1001 that they stand for."""
-    if isinstance(fps, float) and not fps.is_integer():
-        ntsc = Fraction(round(fps * 1.001) * 1000, 1001)
-        return ntsc if abs(float(ntsc) - fps) < 0.005 else Fraction(fps).limit_denominator(1001)
-    return Fraction(fps)
-
-
-def windows_of(rows: np.ndarray, fps, num_frames, start, speech: SpeechFeatures, fill: np.ndarray) -> np.ndarray:
-    """The 28 rows around each frame of any `[rows, k]` signal on the 10 ms grid; `fill` `[k]` lies outside."""
-    first = _centre_rows(fps, _count(speech, fps, num_frames, start), start) - WINDOW_ROWS // 2
-    index = first[:, None] + np.arange(WINDOW_ROWS)  # [T, 28]
-    outside = (index < 0) | (index >= len(rows))
-    windows = rows[np.clip(index, 0, len(rows) - 1)]
-    return np.where(outside[..., None], fill.astype(np.float32), windows).astype(np.float32)
 
 
 def mfcc(signal: np.ndarray) -> np.ndarray:
@@ -257,19 +213,6 @@ def _pitch(frames: np.ndarray) -> np.ndarray:
     peak = np.take_along_axis(correlation, lag[:, None], -1)[:, 0]
     voicing = np.clip((peak - 0.15) / 0.3, 0, 1)
     return np.stack([np.where(voicing > 0.3, np.log2(SAMPLE_RATE / lag / 150), 0.0), voicing], -1)
-
-
-def _centre_rows(fps: Fraction | float, num_frames: int, start: int) -> np.ndarray:
-    """The row r whose window (rows r-14 ... r+13) is centred nearest to the middle of each frame's interval."""
-    fps = exact_fps(fps)
-    frame = np.arange(start, start + num_frames, dtype=np.int64)
-    middle = (2 * frame + 1) * fps.denominator * SAMPLE_RATE  # in samples, times 2 * numerator
-    offset = 2 * fps.numerator * (FRAME_SAMPLES // 2 - ROW_SAMPLES // 2)  # centre of rows r-14 ... r+13
-    return np.floor((middle - offset) / (2 * fps.numerator * ROW_SAMPLES) + 0.5).astype(np.int64)
-
-
-def _count(speech: SpeechFeatures, fps, num_frames: int | None, start: int) -> int:
-    return max(0, num_video_frames(speech, fps) - start) if num_frames is None else num_frames
 
 
 def _blocks_of(source, sample_rate: int) -> tuple[str, Iterator[np.ndarray]]:

@@ -119,7 +119,7 @@ class StitchConfig:
     chunk_frames: int = 32
     learning_rate: float = 3e-4
     lambda_mask: float = 0.01
-    border_threshold: float = 0.02  # a batch is done when its boundary loss is below; 0: never
+    border_threshold: float = 0.06  # a batch is done when its boundary loss is below; 0: never
     warm_start: bool = True  # a batch starts from its neighbour's weights, otherwise from the tuned generator's
     keep_detail: bool = True  # what inversion missed is added back where the edit changes nothing
     detail_threshold: float = 0.12  # change of the picture in [-1, 1] above which it is not

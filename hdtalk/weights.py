@@ -1,60 +1,28 @@
 """Bundles of weights, and the only place that turns checkpoint files into networks."""
 
 import contextlib
-import fcntl
-import hashlib
 import json
 import logging
-import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
-from hdtalk import architectures, registry
-from hdtalk.architectures import ARCHITECTURES, Recognised, recognise
+from hdtalk import architectures, conversion
+from hdtalk.architectures import ARCHITECTURES, ROLES, Recognised, describe, recognise
 from hdtalk.checkpoints import read_checkpoint
 from hdtalk.errors import WeightsError
+from hdtalk.store import BundleFile, check_hash, file_hash, installed_files, locked, save_safetensors, write_atomically
 
 logger = logging.getLogger(__name__)
 
-ROLES = {
-    "generator": ("stylegan2",),
-    "encoder": ("e4e",),
-    "landmarker": ("fan",),
-    "landmarker_eval": ("fan", "landmark_regressor"),
-    "parser": ("bisenet",),
-    "perceptual": ("alexnet", "vgg16", "demo_backbone"),
-    "detector": ("face_detector", "s3fd", "retinaface"),
-    "speech": ("speech",),
-    "identity": ("irse50",),
-    "fid": ("inception",),
-    "sync": ("syncnet",),
-}
 NEEDED_ROLES = ("generator", "encoder", "landmarker", "parser", "perceptual")
 HASH_ON_LOAD_BYTES = 200 << 20  # larger files were hashed when they were fetched; `verify` hashes everything
-
-
-@dataclass(frozen=True)
-class BundleFile:
-    """One entry of bundle.json. `file` is relative to the bundle's folder; `sizes` are the constructor's arguments."""
-
-    role: str
-    file: str
-    architecture: str
-    sizes: dict[str, Any] = field(default_factory=dict)
-    sha256: str = ""
-    licence: str = ""
-    origin: str = ""
-    trained_on: str = ""
-    quality: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -104,7 +72,7 @@ class Bundle:
         if found.architecture != entry.architecture:
             raise WeightsError(f"{path}: holds {found.architecture}, but its bundle says {entry.architecture}.")
         if entry.sizes:
-            found = Recognised(found.architecture, entry.sizes, found.state, found.source, found.extras)
+            found = replace(found, sizes=entry.sizes)
         logger.info("%s of bundle %s: %s", role, self.name, path)
         return _build(found, path, self.device)
 
@@ -194,7 +162,7 @@ def write_bundle_file(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{role}.safetensors"
-    save_safetensors(path, {key: _narrowed(value) for key, value in state_dict.items()}, architecture, sizes)
+    save_safetensors(path, {key: _narrowed(value) for key, value in state_dict.items()}, describe(architecture, sizes))
     facts = dict(licence=licence, origin=origin, trained_on=trained_on, quality=dict(quality or {}))
     entry = BundleFile(role, path.name, architecture, dict(sizes), file_hash(path), **facts)
     with locked(folder / ".lock"):
@@ -209,12 +177,25 @@ def write_bundle_file(
     return path
 
 
-def save_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], architecture: str, sizes: Mapping) -> None:
-    """Write tensors with the facts needed to rebuild their network; the file gets its name when it is complete."""
-    metadata = {"format": "pt", "architecture": architecture, "sizes": json.dumps(dict(sizes))}
-    copies = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
-    with _temporary(path) as temporary:
-        save_file(copies, temporary, metadata)
+def convert(source: str | Path, target: str | Path, *, role: str | None = None, keys: str = "own") -> Recognised:
+    """Rewrite any checkpoint that is recognised as float32 safetensors, with its architecture and sizes as metadata.
+
+    `role`: which network to take from a file that holds two (an e4e file's encoder, or "generator", its decoder).
+    `keys`: "own" (for a generator: rosinality's keys and `mean_latent`), or "nvlabs" for generators.
+    """
+    path, target = Path(source), Path(target)
+    found = _find(path, role) if role else recognise(read_checkpoint(path))
+    architectures.check(found, path)
+    tensors = {key: tensor.load() for key, tensor in found.state.items()}
+    tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    if keys == "nvlabs":
+        if found.architecture != "stylegan2":
+            raise WeightsError(f"{path}: only generators have NVlabs keys, this is {found.architecture}.")
+        options = {"conv_clamp": found.sizes.get("conv_clamp"), "num_fp16_res": 0}
+        save_safetensors(target, conversion.rosinality_to_nvlabs(tensors), {"nvlabs_options": json.dumps(options)})
+    else:
+        save_safetensors(target, tensors, describe(found.architecture, found.sizes))
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ bundles
@@ -223,11 +204,6 @@ def save_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], architectu
 def demo_folder() -> Path:
     """Where the bundle that ships with HDTalk lies."""
     return Path(str(package_files("pretrained"))) / "demo"
-
-
-def home() -> Path:
-    """Where fetched and adopted files lie: $HDTALK_HOME, or ~/.cache/hdtalk."""
-    return Path(os.environ.get("HDTALK_HOME") or "~/.cache/hdtalk").expanduser()
 
 
 def missing_roles(bundle: Bundle) -> list[str]:
@@ -267,19 +243,6 @@ def _ffhq_bundle(device: str | torch.device) -> Bundle:
     return Bundle("ffhq", 1024, "non-commercial, see the files' licences", files, device)
 
 
-def installed_files() -> Iterator[tuple[Path, BundleFile]]:
-    """Official and adopted files in the store, best first within a role."""
-    store = home() / "weights"
-    for official in registry.OFFICIAL_FILES:
-        if (store / official.name).is_file():
-            facts = dict(licence=official.licence, origin=official.origin)
-            yield store, BundleFile(official.role, official.name, official.architecture, {}, official.sha256, **facts)
-    if (store / "adopted.json").is_file():
-        for facts in json.loads((store / "adopted.json").read_text()):
-            if (store / facts["file"]).is_file():
-                yield store, BundleFile(**facts)
-
-
 # -------------------------------------------------------------------------------------------- one network
 
 
@@ -308,46 +271,3 @@ def _narrowed(value: torch.Tensor) -> torch.Tensor:
     if value.dtype != torch.float32 or value.ndim < 2 or value.abs().amax() > 6e4:
         return value
     return value.half()
-
-
-# ------------------------------------------------------------------------------------------------- files
-
-
-def file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_hash(path: Path, sha256: str) -> None:
-    """Raise WeightsError unless the file's hash is, or begins with, `sha256`."""
-    actual = file_hash(path)
-    if not actual.startswith(sha256):
-        raise WeightsError(f"{path}: sha256 is {actual[:12]}..., should be {sha256[:12]}...; it is damaged or another.")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    with _temporary(path) as temporary:
-        temporary.write_bytes(content)
-
-
-@contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """A new file beside `path` that takes its name when the block succeeds, and vanishes when it fails."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        yield Path(name)
-        with open(name, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Wait for, then hold, an exclusive lock on `path`."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,5 +1,7 @@
 """The command line: each command parses its options, calls one library function, and reports."""
 
+import contextlib
+import json
 import logging
 import os
 import sys
@@ -7,7 +9,7 @@ import sys
 import click
 
 from hdtalk import __version__
-from hdtalk.errors import HDTalkError, ResourceError, Stopped
+from hdtalk.errors import HDTalkError, ResourceError, Stopped, UsageError, WeightsError
 
 
 class HDTalkGroup(click.Group):
@@ -45,6 +47,200 @@ class HDTalkGroup(click.Group):
 def hdtalk(debug: bool, log_level: str) -> None:
     """Re-voice a talking-head video: same shot, same person, new speech."""
     logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+
+
+@hdtalk.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Say what this machine has and lacks: Python, torch, GPU, operators, codecs, weights, disk.
+
+    Exits with 1 when something that HDTalk needs is missing.
+    """
+    from dataclasses import asdict
+
+    from hdtalk.doctor import examine, is_healthy
+
+    findings = examine()
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            click.echo(f"{finding.name:{width}}  {finding.state:7}  {finding.detail}")
+    ctx.exit(0 if is_healthy(findings) else 1)
+
+
+@hdtalk.group()
+def weights() -> None:
+    """List, fetch, check and convert the networks' weights.
+
+    The bundle "demo" ships with HDTalk. The bundle "ffhq" is made of files that others published, most of them for
+    non-commercial use; they lie in $HDTALK_HOME/weights (by default ~/.cache/hdtalk/weights).
+    """
+
+
+@weights.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def weights_list(as_json: bool) -> None:
+    """Show bundles and files: what is installed, how large it is, and under which licence."""
+    from hdtalk import weights as library
+
+    rows = []
+    for name in ("demo", "ffhq"):
+        try:
+            bundle = library.load_bundle(name, complete=False)
+            missing = library.missing_roles(bundle)
+            state = f"lacks {', '.join(missing)}" if missing else "installed"
+            rows.append({"bundle": name, "resolution": bundle.resolution, "state": state, "licence": bundle.licence})
+        except HDTalkError as error:
+            rows.append({"bundle": name, "resolution": None, "state": str(error), "licence": ""})
+    installed = {entry.file: entry for _, entry in library.installed_files()}
+    for official in library.official_files(["all"]):
+        state = "installed" if official.name in installed else "needed" if official.needed else "optional"
+        row = {"file": official.name, "role": official.role, "bytes": official.size, "state": state}
+        rows.append(row | {"licence": official.licence, "origin": official.origin})
+        installed.pop(official.name, None)
+    for entry in installed.values():
+        row = {"file": entry.file, "role": entry.role, "bytes": None, "state": "adopted"}
+        rows.append(row | {"licence": entry.licence, "origin": entry.origin})
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        if "bundle" in row:
+            click.echo(f"bundle {row['bundle']}: {row['resolution'] or '?'} px, {row['state']} ({row['licence']})")
+        else:
+            size = f"{row['bytes'] / 1e6:.0f} MB" if row["bytes"] else ""
+            click.echo(f"  {row['state']:9} {row['role']:10} {size:>8}  {row['file']:38} {row['licence']}")
+
+
+@weights.command("fetch")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--accept-licence", is_flag=True, help="Accept the licences shown, without being asked.")
+@click.option("--offline", is_flag=True, help="Download nothing: only check that the files are there.")
+def weights_fetch(names: tuple[str, ...], accept_licence: bool, offline: bool) -> None:
+    """Download files of official weights: a bundle (ffhq), a role (identity), a file name, or all.
+
+    Each licence is shown first. A broken download is taken up where it broke; a file gets its name once its hash is
+    right. Example: hdtalk weights fetch ffhq --accept-licence
+    """
+    from hdtalk import weights as library
+
+    files = library.official_files(names)
+    wanted = [official for official in files if not (library.store_folder() / official.name).is_file()]
+    for official in wanted:
+        size = f", {official.size / 1e6:.0f} MB" if official.size else ""
+        click.echo(f"{official.name} ({official.role}{size}): {official.origin}. Licence: {official.licence}.")
+    if wanted and not accept_licence and not offline:
+        if not sys.stdin.isatty():
+            raise UsageError("these files have licences of their own. Pass --accept-licence to accept them and fetch.")
+        if not click.confirm("Do you accept these licences?"):
+            raise UsageError("the licences were not accepted; nothing was fetched.")
+    for official in files:
+        with _progress_bar(official.name) as progress:
+            path = library.fetch(official, accept_licence=True, offline=offline, progress=progress)
+        click.echo(path)
+
+
+@weights.command("add")
+@click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False))
+def weights_add(files: tuple[str, ...]) -> None:
+    """Adopt files that you already have, once their hash or their structure says what they are."""
+    from hdtalk import weights as library
+
+    for path in files:
+        entry = library.adopt(path)
+        click.echo(
+            f"{path}: {entry.architecture}, serves as {entry.role}; copied to {library.store_folder() / entry.file}"
+        )
+
+
+@weights.command("verify")
+@click.argument("names", nargs=-1)
+def weights_verify(names: tuple[str, ...]) -> None:
+    """Compare installed files with their recorded hashes: of bundles, roles or files; without NAMES, of all."""
+    from hdtalk import weights as library
+
+    entries = list(library.installed_files())
+    with contextlib.suppress(HDTalkError):
+        entries += library.load_bundle("demo").files.values()
+    wanted = [
+        (folder, entry)
+        for folder, entry in entries
+        if not names or {entry.file, entry.role, folder.name if folder.name == "demo" else "ffhq"} & set(names)
+    ]
+    if names and not wanted:
+        raise WeightsError(f"{', '.join(names)}: nothing installed by that name. Try `hdtalk weights list`.")
+    failures = []
+    for folder, entry in wanted:
+        try:
+            library.verify(folder, entry)
+            click.echo(f"ok       {folder / entry.file}")
+        except HDTalkError as error:
+            failures.append(folder / entry.file)
+            click.echo(f"damaged  {error}")
+    if failures:
+        raise WeightsError(f"{len(failures)} of {len(wanted)} files are damaged. Remove them and fetch them again.")
+
+
+@weights.command("path")
+@click.argument("name", default="")
+def weights_path(name: str) -> None:
+    """Print where weights lie: the store, or one bundle or file of it."""
+    from hdtalk import weights as library
+
+    if name in ("", "ffhq"):
+        click.echo(library.store_folder())
+    elif name == "demo":
+        click.echo(library.demo_folder())
+    else:
+        (official,) = library.official_files([name])[:1]
+        click.echo(library.fetch(official, offline=True))
+
+
+@weights.command("convert")
+@click.argument("source", type=click.Path(dir_okay=False))
+@click.argument("target", type=click.Path(dir_okay=False))
+@click.option("--role", help="Which network to take from a file that holds two: encoder or generator.")
+@click.option(
+    "--keys",
+    type=click.Choice(["own", "nvlabs"]),
+    default="own",
+    show_default=True,
+    help="Names of a generator's tensors: rosinality's, as HDTalk uses them, or NVlabs'.",
+)
+@click.option("--force", is_flag=True, help="Overwrite TARGET.")
+def weights_convert(source: str, target: str, role: str | None, keys: str, force: bool) -> None:
+    """Rewrite a checkpoint of any known kind as float32 safetensors, which holds no code.
+
+    Example: hdtalk weights convert ffhq.pkl ffhq.safetensors
+    """
+    from hdtalk import weights as library
+
+    if not target.endswith(".safetensors"):
+        raise UsageError(f"{target}: give the result a name that ends with .safetensors.")
+    if os.path.exists(target) and not force:
+        raise UsageError(f"{target} exists. Pass --force to overwrite it.")
+    found = library.convert(source, target, role=role, keys=keys)
+    click.echo(f"{target}: {found.architecture} {json.dumps(found.sizes)} (from {found.source})")
+
+
+@contextlib.contextmanager
+def _progress_bar(name: str):
+    """A progress callback (name, bytes, total) that draws on a terminal, and None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=name, unit="B", unit_scale=True, leave=False) as bar:
+
+        def show(_: str, num_bytes: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(num_bytes - bar.n)
+
+        yield show
 
 
 def main() -> None:

@@ -17,7 +17,44 @@ from hdtalk import architectures, conversion
 from hdtalk.architectures import ARCHITECTURES, ROLES, Recognised, describe, recognise
 from hdtalk.checkpoints import read_checkpoint
 from hdtalk.errors import WeightsError
-from hdtalk.store import BundleFile, check_hash, file_hash, installed_files, locked, save_safetensors, write_atomically
+from hdtalk.store import (
+    BundleFile,
+    adopt,
+    check_hash,
+    fetch,
+    file_hash,
+    home,
+    installed_files,
+    locked,
+    official_files,
+    save_safetensors,
+    store_folder,
+    verify,
+    write_atomically,
+)
+
+__all__ = [  # the one entry to all that concerns weights
+    "load_bundle",
+    "load_generator",
+    "load_encoder",
+    "load_landmarker",
+    "load_parser",
+    "load_perceptual",
+    "load_network",
+    "write_bundle_file",
+    "convert",
+    "Bundle",
+    "BundleFile",
+    "missing_roles",
+    "demo_folder",
+    "home",
+    "store_folder",
+    "installed_files",
+    "official_files",
+    "fetch",
+    "adopt",
+    "verify",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -77,21 +114,24 @@ class Bundle:
         return _build(found, path, self.device)
 
 
-def load_bundle(name_or_path: str | Path = "auto", device: str | torch.device = "cpu") -> Bundle:
+def load_bundle(
+    name_or_path: str | Path = "auto", device: str | torch.device = "cpu", *, complete: bool = True
+) -> Bundle:
     """The bundle called "demo" or "ffhq", the best installed one ("auto"), or the one in a folder.
 
-    Networks are loaded when first used. Raises WeightsError when the bundle is not there or its list is damaged.
+    Networks are loaded when first used. `complete=False` also gives an ffhq bundle that lacks files.
+    Raises WeightsError when the bundle is not there or its list is damaged.
     """
     name = str(name_or_path)
     if name == "auto":
-        missing = missing_roles(_ffhq_bundle(device))
+        missing = missing_roles(load_bundle("ffhq", complete=False))
         bundle = load_bundle("ffhq" if not missing else "demo", device)
         why = f"ffhq is not complete: no {', '.join(missing)}" if missing else "the best one installed"
         logger.info("bundle %s, %d px (%s)", bundle.name, bundle.resolution, why)
         return bundle
     if name == "ffhq":
         bundle = _ffhq_bundle(device)
-        if missing := missing_roles(bundle):
+        if complete and (missing := missing_roles(bundle)):
             raise WeightsError(f"bundle ffhq has no {', '.join(missing)} yet. Try `hdtalk weights fetch ffhq`.")
         return bundle
     return _read_bundle(demo_folder() if name == "demo" else Path(name_or_path), device)

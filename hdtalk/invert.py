@@ -1,0 +1,246 @@
+"""Crops -> W+ pivots by the encoder -> a generator tuned so that its pictures of the pivots are the crops (eq. 4)."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from hdtalk.config import InvertConfig
+from hdtalk.descent import cosine, frozen, in_batches, tunable_copy
+from hdtalk.device import autocast
+from hdtalk.images import resize, shrink, to_images
+from hdtalk.losses.locality import locality_codes, locality_loss
+
+log = logging.getLogger(__name__)
+
+DEFAULTS = InvertConfig()
+
+ReadCrops = Callable[[np.ndarray], np.ndarray]  # frame numbers [n] -> uint8 RGB crops [n, 3, R, R]
+Progress = Callable[[int, int], None]  # done, total
+
+
+class Checkpoints(Protocol):
+    """Where a long computation leaves its state. `load` gives the newest (step, arrays) or None."""
+
+    def load(self) -> tuple[int, dict[str, np.ndarray]] | None: ...
+
+    def save(self, step: int, arrays: dict[str, np.ndarray]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The tuned generator, and the mean of equation (4) over each step's frames, one number a step, of this process."""
+
+    generator: nn.Module
+    losses: list[float]
+
+
+def encode_pivots(
+    encoder: nn.Module, crops: np.ndarray, batch_size: int, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """e4e's codes of uint8 crops `[n, 3, R, R]`: float32 `[n, num_ws, 512]` on the encoder's device."""
+    device = next(encoder.parameters()).device
+    side = getattr(encoder, "input_size", 256)
+    found: list[torch.Tensor] = []
+
+    def work(rows: list[int]) -> None:
+        images = resize(to_images(crops[rows], device), side)
+        with torch.no_grad(), autocast(device, dtype):
+            found.append(encoder(images).float())
+
+    with frozen(encoder):
+        in_batches(list(range(len(crops))), batch_size, work, found.clear)
+    return torch.cat(found)
+
+
+def refine_pivots(
+    generator: nn.Module,
+    perceptual: nn.Module,
+    crops: np.ndarray,
+    pivots: torch.Tensor,
+    config: InvertConfig = DEFAULTS,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """Moves the pivots of consecutive crops a little, so that the untuned generator already shows each mouth.
+
+    LPIPS and L2 as in equation (4) over the codes, and a pull of every layer towards the frame's mean code, which keeps
+    them editable. `config.refine_steps` Adam steps on a falling rate. Shapes as in `encode_pivots`.
+    """
+    if config.refine_steps == 0:
+        return pivots
+    device, batch_size = pivots.device, config.batch_size
+    spread = pivots - pivots.mean(1, keepdim=True)
+    offset = torch.zeros_like(pivots, requires_grad=True)
+    optimiser = torch.optim.Adam([offset], lr=config.refine_learning_rate, betas=(0.9, 0.99))
+    targets = to_images(crops, device)
+
+    def work(rows: list[int]) -> None:
+        with autocast(device, dtype):
+            images = generator.synthesise(pivots[rows] + offset[rows])
+            taps = perceptual.features(shrink(images, config.perceptual_side))
+            lpips = perceptual.distance(taps, [torch.cat(tap) for tap in zip(*(wanted[r] for r in rows), strict=True)])
+        l2 = (images.float() - targets[rows]).square().mean((1, 2, 3))
+        codes = spread[rows] + offset[rows] - offset[rows].mean(1, keepdim=True)
+        pull = 1e-3 * (codes.square() - spread[rows].square()).mean((1, 2))
+        (config.lambda_lpips * lpips.float() + config.lambda_l2 * l2 + pull).sum().backward()
+
+    with frozen(generator, perceptual):
+        with torch.no_grad(), autocast(device, dtype):
+            wanted = [perceptual.features(shrink(target[None], config.perceptual_side)) for target in targets]
+        for step in range(config.refine_steps):
+            optimiser.param_groups[0]["lr"] = config.refine_learning_rate * cosine(step / config.refine_steps)
+            optimiser.zero_grad()
+            batch_size = in_batches(list(range(len(crops))), batch_size, work, optimiser.zero_grad)
+            if not torch.isfinite(offset.grad).all():
+                log.warning("a pivot's gradient is not finite at step %d; that pivot rests", step)
+                offset.grad.nan_to_num_(0.0, 0.0, 0.0)
+            optimiser.step()
+    return (pivots + offset).detach()
+
+
+def tune_generator(
+    generator: nn.Module,
+    perceptual: nn.Module,
+    pivots: torch.Tensor,
+    read_crops: ReadCrops,
+    config: InvertConfig = DEFAULTS,
+    *,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    checkpoints: Checkpoints | None = None,
+    progress: Progress | None = None,
+) -> Tuning:
+    """PTI over a whole shot: minimises equation (4) over the synthesis weights; mapping and noise maps stay.
+
+    `pivots`: float32 `[N, num_ws, 512]`; `read_crops` is asked for one step's frames, never for the whole shot.
+    The frames and random codes of a step depend on (seed, step) alone: a run that goes on from a checkpoint makes the
+    same steps as one that was never stopped. A step whose loss or gradient is not finite is left out.
+    Raises `ResourceError` when not even one frame fits into memory.
+    """
+    device = pivots.device
+    tuned, weights = tunable_copy(generator)
+    optimiser = torch.optim.Adam(weights.values(), lr=config.learning_rate, betas=(0.9, config.beta2))
+    batch = min(config.batch_size, len(pivots))
+    total = config.passes * len(pivots) // batch if config.passes else config.steps
+    first, losses, micro_batch, saved_at = 0, [], batch, time.monotonic()
+    if checkpoints is not None and (state := checkpoints.load()) is not None:
+        first = state[0]
+        losses = _restore(weights, optimiser, state[1])
+
+    with frozen(generator, perceptual):
+        for step in range(first, total):
+            if config.cosine:
+                optimiser.param_groups[0]["lr"] = config.learning_rate * cosine(step / total)
+            optimiser.zero_grad()
+            frames = step_frames(seed, step, batch, len(pivots))
+            targets = to_images(read_crops(frames), device)
+            loss, micro_batch = _accumulate(tuned, perceptual, pivots[frames], targets, config, dtype, micro_batch)
+            if config.lambda_locality > 0 and step % config.locality_every == 0:
+                regulariser = _locality(generator, tuned, perceptual, pivots[frames[:1]], config, dtype, (seed, step))
+                (config.lambda_locality * config.locality_every * regulariser).backward()
+            if all(torch.isfinite(p.grad).all() for p in weights.values() if p.grad is not None):
+                optimiser.step()
+            else:
+                log.warning("step %d of the tuning was not finite and is left out", step)
+            losses.append(loss)
+            if progress is not None:
+                progress(step + 1, total)
+            if checkpoints is not None and time.monotonic() - saved_at >= config.checkpoint_s and step + 1 < total:
+                checkpoints.save(step + 1, _state(weights, optimiser, losses))
+                saved_at = time.monotonic()
+    return Tuning(tuned.requires_grad_(False), losses)
+
+
+def reconstruct(
+    generator: nn.Module, ws: torch.Tensor, batch_size: int, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """The generator's pictures of codes, float32 `[n, 3, R, R]` clamped to [-1, 1]."""
+    made: list[torch.Tensor] = []
+
+    def work(rows: list[int]) -> None:
+        with torch.no_grad(), autocast(ws.device, dtype):
+            made.append(generator.synthesise(ws[rows]).float().clamp(-1, 1))
+
+    with frozen(generator):
+        in_batches(list(range(len(ws))), batch_size, work, made.clear)
+    return torch.cat(made)
+
+
+def step_frames(seed: int, step: int, batch: int, num_frames: int) -> np.ndarray:
+    """Frames of one step: the shot is gone through in a new order each time, `batch` at a time, int64 `[batch]`."""
+    positions = np.arange(step * batch, (step + 1) * batch)
+    orders = {
+        int(e): np.random.default_rng((seed, int(e))).permutation(num_frames) for e in set(positions // num_frames)
+    }
+    return np.array([orders[int(p // num_frames)][p % num_frames] for p in positions])
+
+
+def _accumulate(tuned, perceptual, pivots, targets, config, dtype, batch_size):
+    """Adds the gradient of equation (4) without its locality term; returns its value and the batch size that fitted."""
+    total = 0.0
+
+    def work(rows: list[int]) -> None:
+        nonlocal total
+        with autocast(pivots.device, dtype):
+            images = tuned.synthesise(pivots[rows])
+            lpips = _lpips(perceptual, images, targets[rows], config.perceptual_side)
+        l2 = (images.float() - targets[rows]).square().mean((1, 2, 3))
+        loss = (config.lambda_lpips * lpips.float() + config.lambda_l2 * l2).sum() / len(pivots)
+        loss.backward()
+        total += loss.item()
+
+    def restart() -> None:
+        nonlocal total
+        total = 0.0
+        tuned.zero_grad()
+
+    batch_size = in_batches(list(range(len(pivots))), batch_size, work, restart)
+    return total, batch_size
+
+
+def _locality(generator, tuned, perceptual, pivot, config, dtype, seed):
+    random = torch.from_numpy(np.random.default_rng(seed).standard_normal((1, generator.z_dim), np.float32))
+    with torch.no_grad(), autocast(pivot.device, dtype):
+        w = generator.mapping(random.to(pivot.device)).float()
+        w = torch.lerp(generator.mean_latent.to(w), w, config.locality_psi)
+        codes = locality_codes(w, pivot, config.locality_alpha)
+        original = generator.synthesise(codes, noise="none")
+    with autocast(pivot.device, dtype):
+        images = tuned.synthesise(codes, noise="none")
+        return locality_loss(
+            images, original, lambda a, b: _lpips(perceptual, a, b, config.perceptual_side).float()
+        ).mean()
+
+
+def _lpips(perceptual, images, targets, side):
+    return perceptual(shrink(images, side), shrink(targets, side))
+
+
+def _state(weights: dict[str, nn.Parameter], optimiser: torch.optim.Adam, losses: list[float]) -> dict[str, np.ndarray]:
+    arrays = {"losses": np.array(losses)}
+    for name, parameter in weights.items():
+        arrays[f"weight.{name}"] = parameter.detach().cpu().numpy()
+        for key, value in optimiser.state.get(parameter, {}).items():
+            arrays[f"{key}.{name}"] = value.detach().cpu().numpy()
+    return arrays
+
+
+def _restore(
+    weights: dict[str, nn.Parameter], optimiser: torch.optim.Adam, arrays: dict[str, np.ndarray]
+) -> list[float]:
+    with torch.no_grad():
+        for name, parameter in weights.items():
+            parameter.copy_(torch.from_numpy(arrays[f"weight.{name}"]))
+            kept = {
+                key: arrays[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in arrays
+            }
+            optimiser.state[parameter] = {
+                key: torch.from_numpy(np.array(value)).to(parameter.device if value.ndim else "cpu")
+                for key, value in kept.items()
+            }
+    return arrays["losses"].tolist()

@@ -1,0 +1,361 @@
+"""Codes follow the target landmarks: equations (5) to (7) of the HDTalk paper over offsets from the pivots."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hdtalk.config import OptimiseConfig
+from hdtalk.descent import cosine, frozen, in_batches
+from hdtalk.device import autocast
+from hdtalk.errors import UsageError
+from hdtalk.images import resize, shrink, to_images
+from hdtalk.losses.landmark import HEATMAP_SIDE, gaussian_heatmaps, landmark_loss, landmark_weights
+from hdtalk.losses.temporal import feature_smoothness_loss, smoothness_loss
+
+log = logging.getLogger(__name__)
+
+DEFAULTS = OptimiseConfig()
+LANDMARKER_SIDE = 256  # pixels of the picture that the landmark net sees
+
+Progress = Callable[[int, int], None]  # frames done, of all
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Consecutive frames of one shot (or, for anchors, any frames) and where their landmarks shall go.
+
+    `crops`: uint8 `[n, 3, R, R]`; `pivots`: float32 `[n, num_ws, 512]`; `source_px`, `target_px`: landmarks of the
+    source and wanted ones, float32 `[n, 68, 2]`, pixels of the crop (pixel centres at whole numbers).
+    """
+
+    crops: np.ndarray
+    pivots: torch.Tensor
+    source_px: np.ndarray
+    target_px: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, rows) -> "Frames":
+        return Frames(self.crops[rows], self.pivots[rows], self.source_px[rows], self.target_px[rows])
+
+    @property
+    def displacements(self) -> np.ndarray:
+        """How far the landmarks go, in shares of the crop's side, float32 `[n, 136]`."""
+        return ((self.target_px - self.source_px) / self.crops.shape[-1]).reshape(len(self), -1)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """`ws`: float32 `[n, num_ws, 512]`; `coordinates`: the offsets in their latent space, `[n, ...]`; `losses`: float32
+    `[n]` each: total, lpips, landmarks at the end, and `start` (the total before); `steps`: int `[n]`."""
+
+    ws: torch.Tensor
+    coordinates: torch.Tensor
+    losses: dict[str, np.ndarray]
+    steps: np.ndarray
+
+
+class LatentSpace:
+    """Coordinates of offsets in W+.
+
+    "w+": the offset itself, `[n, num_ws, 512]`. "whitened": coefficients of the principal components of the generator's
+    own w in units of their standard deviation, `[n, groups, components]`; layers of a group share one offset, layers of
+    no group have none. A trial showed that free W+ offsets satisfy the landmark net with a broken face.
+    """
+
+    def __init__(self, num_ws: int, basis: torch.Tensor | None, groups: torch.Tensor | None):
+        self.num_ws, self.basis, self.groups = (
+            num_ws,
+            basis,
+            groups,
+        )  # basis [components, 512]; groups [num_ws], -1: none
+
+    def zeros(self, n: int, device: torch.device) -> torch.Tensor:
+        if self.basis is None:
+            return torch.zeros(n, self.num_ws, 512, device=device)
+        return torch.zeros(n, int(self.groups.max()) + 1, len(self.basis), device=device)
+
+    def decode(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """Coordinates -> offsets `[n, num_ws, 512]`."""
+        if self.basis is None:
+            return coordinates
+        offsets = coordinates @ self.basis  # [n, groups, 512]
+        return offsets[:, self.groups.clamp_min(0)] * (self.groups >= 0)[:, None]
+
+    def encode(self, offsets: torch.Tensor) -> torch.Tensor:
+        """The coordinates whose offsets are nearest: the inverse of `decode` where there is one."""
+        if self.basis is None:
+            return offsets
+        scale = self.basis.square().sum(1)  # components are orthogonal
+        coefficients = offsets @ (self.basis / scale[:, None]).t()  # [n, num_ws, components]
+        groups = range(int(self.groups.max()) + 1)
+        return torch.stack([coefficients[:, self.groups == g].mean(1) for g in groups], 1)
+
+    def mahalanobis(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """Squared length in standard deviations, averaged over groups, `[n]`; 0 for "w+"."""
+        if self.basis is None:
+            return coordinates.new_zeros(len(coordinates))
+        return coordinates.square().sum(2).mean(1)
+
+
+def latent_space(generator: nn.Module, config: OptimiseConfig = DEFAULTS, seed: int = 0) -> LatentSpace:
+    """The space that `config` asks for; the whitened one from 8192 samples of the mapping network.
+
+    Raises `UsageError` for a space or a grouping that does not exist."""
+    if config.latent_space == "w+":
+        return LatentSpace(generator.num_ws, None, None)
+    if config.latent_space != "whitened":
+        raise UsageError(f"latent_space {config.latent_space!r}: unknown. Known: w+, whitened.")
+    layers = torch.arange(generator.num_ws)
+    groupings = {
+        "shared": torch.zeros_like(layers),
+        "coarse": torch.where(layers < 9, 0, -1),
+        "thirds": layers * 3 // generator.num_ws,
+        "per-layer": layers,
+    }
+    if config.layer_groups not in groupings:
+        raise UsageError(f"layer_groups {config.layer_groups!r}: unknown. Known: {', '.join(groupings)}.")
+    device = generator.mean_latent.device
+    z = np.random.default_rng(seed).standard_normal((8192, generator.z_dim), np.float32)
+    with torch.no_grad():
+        w = torch.cat([generator.mapping(part.to(device)) for part in torch.from_numpy(z).split(1024)]).double().cpu()
+    variances, directions = torch.linalg.eigh(torch.cov(w.t()))  # ascending
+    components = min(config.components, w.shape[1])
+    scale = variances[-components:].clamp_min(1e-12).sqrt()
+    basis = (directions[:, -components:] * scale).t().flip(0)
+    return LatentSpace(generator.num_ws, basis.float().to(device), groupings[config.layer_groups].to(device))
+
+
+def optimise_frames(
+    generator: nn.Module,
+    landmarker: nn.Module,
+    perceptual: nn.Module,
+    space: LatentSpace,
+    frames: Frames,
+    config: OptimiseConfig = DEFAULTS,
+    *,
+    start: torch.Tensor | None = None,
+    before: torch.Tensor | None = None,
+    independent: bool = False,
+    dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
+) -> Solution:
+    """Minimises equation (5) over the codes of consecutive frames; the networks stay as they are.
+
+    `start`: coordinates to start from (`config.warm_steps` steps then), else the pivots (`config.steps`).
+    `before`: the finished code of the frame before, `[num_ws, 512]`. `independent`: no smoothness (anchors).
+
+    `config.joint`: all frames descend together and each pair of neighbours is coupled in both directions; a frame rests
+    when its loss is on a plateau. Otherwise, as in the paper, one frame after the other, tied to the finished one
+    before. The target heat maps H of equation (6) are Gaussians at the target landmarks, of the width that the landmark
+    net was trained with ("gaussian"), or the net's answer to the source frame with every landmark's map moved from its
+    source to its target place ("shifted"). A step that is not finite is taken back and the step size halved.
+    """
+    steps = config.steps if start is None else config.warm_steps
+    coordinates = space.zeros(len(frames), frames.pivots.device) if start is None else start.clone()
+    networks = (generator, landmarker, perceptual)
+    with frozen(*networks):
+        if config.joint or independent:
+            descent = _Descent(networks, space, frames, config, dtype, None if independent else before, not independent)
+            return descent.run(coordinates, steps, progress)
+        solved = []
+        for row in range(len(frames)):
+            descent = _Descent(networks, space, frames[row : row + 1], config, dtype, before, True)
+            solved.append(descent.run(coordinates[row : row + 1], steps, None))
+            before = solved[-1].ws[0]
+            if progress is not None:
+                progress(row + 1, len(frames))
+    losses = {name: np.concatenate([s.losses[name] for s in solved]) for name in solved[0].losses}
+    return Solution(
+        torch.cat([s.ws for s in solved]),
+        torch.cat([s.coordinates for s in solved]),
+        losses,
+        np.concatenate([s.steps for s in solved]),
+    )
+
+
+def choose_anchors(displacements: np.ndarray, count: int) -> np.ndarray:
+    """Rows of `count` displacements `[n, 136]` that are unlike each other (farthest point first), int64, ascending."""
+    chosen = [int(np.argmax(np.linalg.norm(displacements - displacements.mean(0), axis=1)))]
+    nearest = np.linalg.norm(displacements - displacements[chosen[0]], axis=1)
+    while len(chosen) < min(count, len(displacements)) and nearest.max() > 0:
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, np.linalg.norm(displacements - displacements[chosen[-1]], axis=1))
+    return np.sort(np.array(chosen))
+
+
+def warm_starts(
+    displacements: np.ndarray, anchor_displacements: np.ndarray, anchor_coordinates: torch.Tensor, neighbours: int = 4
+) -> torch.Tensor:
+    """Coordinates for frames from those of the anchors with the most similar displacements (weights 1 / distance^2)."""
+    distances = np.linalg.norm(displacements[:, None] - anchor_displacements[None], axis=2)  # [n, anchors]
+    nearest = np.argsort(distances, axis=1, kind="stable")[:, :neighbours]
+    weights = 1 / (np.take_along_axis(distances, nearest, 1) + 1e-4) ** 2
+    weights = torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
+    chosen = anchor_coordinates[torch.from_numpy(nearest)]  # [n, neighbours, ...]
+    return torch.einsum("nk,nk...->n...", weights.to(chosen.device), chosen)
+
+
+def lower_face_mask(source_px: np.ndarray, target_px: np.ndarray, side: int, margin: float = 0.03) -> np.ndarray:
+    """Mouth, jaw and chin of source and target together: float32 `[n, 1, side, side]`, 1 inside, soft border.
+
+    Landmarks `[n, 68, 2]` in pixels of a crop of this side. Reaches from the nose down; grown by `margin` sides."""
+    import cv2
+
+    grow = max(1, round(margin * side))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * grow + 1, 2 * grow + 1))
+    masks = np.zeros((len(source_px), 1, side, side), np.float32)
+    for mask, *both in zip(masks, source_px, target_px, strict=True):
+        for points in both:
+            outline = np.concatenate([points[3:14], points[31:36], points[48:60]])
+            hull = cv2.convexHull(outline.astype(np.float32)).round().astype(np.int32)
+            cv2.fillConvexPoly(mask[0], hull, 1.0)
+        mask[0] = cv2.blur(cv2.dilate(mask[0], kernel), (grow, grow))
+    return masks
+
+
+class _Descent:
+    """Joint descent on a set of frames: holds what does not change between steps."""
+
+    def __init__(self, networks, space, frames, config, dtype, before, coupled):
+        self.generator, self.landmarker, self.perceptual = networks
+        self.space, self.frames, self.config, self.dtype = space, frames, config, dtype
+        self.before, self.coupled = before, coupled
+        self.device = frames.pivots.device
+        self.weights = landmark_weights(config.mouth_weight, config.eyes_weight).to(self.device)
+        self.batch_size = config.batch_size
+        side = frames.crops.shape[-1]
+        self.side = min(config.perceptual_side or side, side)
+        self.sources, self.features, self.targets = [], [], []
+        for row in range(len(frames)):
+            image = to_images(frames.crops[row : row + 1], self.device)
+            with torch.no_grad(), autocast(self.device, dtype):
+                self.sources.append(shrink(image, self.side))
+                self.features.append(self.perceptual.features(self.sources[-1]))
+                self.targets.append(self._target(image, row))
+        factor = self.side / side
+        scale = [(px + 0.5) * factor - 0.5 for px in (frames.source_px, frames.target_px)]
+        hidden = (1 - config.perceptual_mouth) * lower_face_mask(*scale, self.side)
+        self.hidden = torch.from_numpy(hidden).to(self.device)
+
+    def run(self, coordinates: torch.Tensor, steps: int, progress: Progress | None) -> Solution:
+        config, n = self.config, len(self.frames)
+        coordinates = coordinates.detach().clone().requires_grad_(True)
+        optimiser = torch.optim.Adam(
+            [coordinates], lr=config.learning_rate, betas=(0.9, 0.99 if config.cosine else 0.999)
+        )
+        history = np.full((steps + 1, n), np.inf, np.float32)
+        parts = {name: np.zeros(n, np.float32) for name in ("lpips", "landmarks")}
+        taken, active, slow_down = np.zeros(n, int), np.ones(n, bool), 1.0
+        good = coordinates.detach().clone()
+        step = 0
+        while step < steps and active.any():
+            rows = np.flatnonzero(active).tolist()
+            optimiser.zero_grad()
+            history[step] = history[step - 1] if step else history[0]
+            history[step, rows] = self._gradient(coordinates, rows, parts)
+            if not (np.isfinite(history[step, rows]).all() and torch.isfinite(coordinates.grad).all()):
+                if slow_down < 1e-3:
+                    log.warning(
+                        "the landmark optimisation does not get finite numbers; these frames keep what they had"
+                    )
+                    break
+                slow_down /= 2
+                log.warning("a step was not finite: taken back, going on with %g of the step size", slow_down)
+                with torch.no_grad():
+                    coordinates.copy_(good)
+                optimiser.state.clear()
+                if not step:
+                    break
+                continue
+            good = coordinates.detach().clone()
+            rate = cosine(step / steps) if config.cosine else 1.0
+            optimiser.param_groups[0]["lr"] = config.learning_rate * rate * slow_down
+            optimiser.step()
+            with torch.no_grad():
+                coordinates[~torch.from_numpy(active)] = good[~torch.from_numpy(active)]
+            taken[rows] += 1
+            step += 1
+            if config.plateau > 0 and step > config.patience:
+                active &= history[step - 1] < history[step - 1 - config.patience] * (1 - config.plateau)
+            if progress is not None:
+                progress(int(step / steps * n), n)
+        with torch.no_grad():
+            ending = self._gradient(coordinates, list(range(n)), parts, backward=False)
+            ws = self.frames.pivots + self.space.decode(coordinates)
+        losses = {"total": ending, "start": history[0] if steps else ending, **parts}
+        return Solution(ws, coordinates.detach(), losses, taken)
+
+    def _gradient(self, coordinates, rows, parts, backward=True) -> np.ndarray:
+        """Adds the gradient of the whole objective; returns each frame's value (without the coupling) for `rows`."""
+        config = self.config
+        values = np.zeros(len(self.frames), np.float32)
+        previous: list[torch.Tensor] | None = None
+
+        def work(batch: list[int]) -> None:
+            nonlocal previous
+            offsets = self.space.decode(coordinates[batch])
+            with autocast(self.device, self.dtype):
+                images = self.generator.synthesise(self.frames.pivots[batch] + offsets)
+                heatmaps = self.landmarker.heatmaps(resize(images, LANDMARKER_SIDE))
+                seen = shrink(images, self.side)
+                seen = torch.lerp(seen.float(), torch.cat([self.sources[i] for i in batch]), self.hidden[batch])
+                taps = self.perceptual.features(seen)
+                wanted = [torch.cat(tap) for tap in zip(*(self.features[i] for i in batch), strict=True)]
+                lpips = self.perceptual.distance(taps, wanted).float()
+            fan = landmark_loss(heatmaps, torch.cat([self.targets[i] for i in batch]), self.weights)
+            loss = config.lambda_lpips * lpips + config.lambda_fan * fan
+            loss = loss + config.lambda_mahalanobis * self.space.mahalanobis(coordinates[batch])
+            values[batch] = loss.detach().cpu().numpy()
+            parts["lpips"][batch] = lpips.detach().cpu().numpy()
+            parts["landmarks"][batch] = fan.detach().cpu().numpy()
+            total = loss.sum()
+            if self.coupled and config.smoothness == "feature":
+                total = total + config.lambda_feature_smooth * feature_smoothness_loss(taps, previous)
+                previous = [tap[-1:].detach() for tap in taps]
+            if backward:
+                total.backward()
+
+        def restart() -> None:
+            nonlocal previous
+            previous = None
+            coordinates.grad = None
+
+        self.batch_size = in_batches(rows, self.batch_size, work, restart)
+        if backward and self.coupled and config.smoothness == "latent" and config.lambda_smooth > 0:
+            ws = self.frames.pivots + self.space.decode(coordinates)
+            smoothness = config.lambda_smooth * smoothness_loss(ws, self.before)
+            if smoothness.requires_grad:
+                smoothness.backward()
+        return values[rows]
+
+    def _target(self, image: torch.Tensor, row: int) -> torch.Tensor:
+        """Heat maps that the generated frame shall have, [1, 68, 64, 64]."""
+        scale = LANDMARKER_SIDE / self.frames.crops.shape[-1]
+        source, target = (
+            (torch.from_numpy(points[row : row + 1]).float().to(self.device) + 0.5) * scale - 0.5
+            for points in (self.frames.source_px, self.frames.target_px)
+        )
+        if self.config.target_heatmaps == "gaussian":
+            return gaussian_heatmaps(target, LANDMARKER_SIDE, self.config.sigma_cells)
+        if self.config.target_heatmaps != "shifted":
+            raise UsageError(f"target_heatmaps {self.config.target_heatmaps!r}: unknown. Known: gaussian, shifted.")
+        heatmaps = self.landmarker.heatmaps(resize(image, LANDMARKER_SIDE)).float()
+        return shift_heatmaps(heatmaps, (target - source) * (HEATMAP_SIDE / LANDMARKER_SIDE))
+
+
+def shift_heatmaps(heatmaps: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """Every landmark's map `[n, 68, 64, 64]` moved by its own (x, y) `[n, 68, 2]`, in cells; zeros come in."""
+    n, landmarks, side, _ = heatmaps.shape
+    theta = torch.zeros(n * landmarks, 2, 3, device=heatmaps.device)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1
+    theta[:, :, 2] = -cells.reshape(-1, 2) * (2 / side)
+    grid = F.affine_grid(theta, [n * landmarks, 1, side, side], align_corners=False)
+    maps = heatmaps.reshape(n * landmarks, 1, side, side)
+    return F.grid_sample(maps, grid, padding_mode="zeros", align_corners=False).reshape_as(heatmaps)

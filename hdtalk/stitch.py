@@ -1,0 +1,218 @@
+"""The edited face meets its frame: region masks, stitching tuning (eq. 8), and what the boundary still lacks."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hdtalk.config import StitchConfig
+from hdtalk.descent import frozen, in_batches, tunable_copy
+from hdtalk.device import autocast
+from hdtalk.errors import UsageError
+from hdtalk.images import resize, shrink, to_crops, to_images
+from hdtalk.losses.stitching import stitching_loss
+
+log = logging.getLogger(__name__)
+
+DEFAULTS = StitchConfig()
+
+# CelebAMask classes of BiSeNet: 0 background, 1 skin, 2-3 brows, 4-5 eyes, 6 glasses, 7-8 ears, 9 earring, 10 nose,
+# 11 mouth, 12-13 lips, 14 neck, 15 necklace, 16 cloth, 17 hair, 18 hat
+REGIONS = {
+    "face": (1, 2, 3, 4, 5, 6, 10, 11, 12, 13),
+    "head": tuple(c for c in range(19) if c not in (0, 16, 18)),  # STIT's choice
+}
+PARSER_SIDE = 512
+
+Progress = Callable[[int, int], None]  # frames done, of all
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Of the region m, float32 `[n, 1, R, R]` in [0, 1]: `boundary` b (the ring around it, and its part along the
+    crop's edge), `inside` (m without b), `alpha` (region and ring with a soft outer border, for pasting)."""
+
+    boundary: torch.Tensor
+    inside: torch.Tensor
+    alpha: torch.Tensor
+
+    def __getitem__(self, rows) -> "Masks":
+        return Masks(self.boundary[rows], self.inside[rows], self.alpha[rows])
+
+
+@dataclass(frozen=True)
+class Stitched:
+    """`crops`: uint8 `[n, 3, R, R]`, the edited faces; `alpha`: uint8 `[n, R, R]`, what to paste; `border_before`,
+    `border`: float32 `[n]`, the boundary's L1 before and after; `steps`: int `[n]`."""
+
+    crops: np.ndarray
+    alpha: np.ndarray
+    border_before: np.ndarray
+    border: np.ndarray
+    steps: np.ndarray
+
+
+def stitch_frames(
+    generator: nn.Module,
+    parser: nn.Module,
+    crops: np.ndarray,
+    pivots: torch.Tensor,
+    ws: torch.Tensor,
+    config: StitchConfig = DEFAULTS,
+    *,
+    dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
+) -> Stitched:
+    """Tunes the generator on batches of neighbouring frames so that their boundary shows the source (eq. 8, L1).
+
+    `generator`: after pivotal tuning, left as it is; `crops`: the source, uint8 `[n, 3, R, R]`; `pivots`, `ws`: codes
+    of the source and of the edit, float32 `[n, num_ws, 512]`. A batch starts from its neighbour's weights, the first
+    one from the generator's own, so that the result depends on these frames alone.
+
+    With `keep_detail`, the part of the source that inversion missed, f - G(pivot), is added where the edit changes
+    nothing, and the boundary is tuned to what is then missing; without it this is the paper's equation.
+    """
+    tuned, weights = tunable_copy(generator)
+    original = {name: weight.detach().clone() for name, weight in weights.items()}
+    parts: list[Stitched] = []
+    for first in range(0, len(crops), config.batch_size):
+        rows = slice(first, first + config.batch_size)
+        if not config.warm_start:
+            _assign(weights, original)
+        source = to_images(crops[rows], ws.device)
+        with frozen(generator, parser), torch.no_grad(), autocast(ws.device, dtype):
+            edited = generator.synthesise(ws[rows]).float().clamp(-1, 1)
+            missed = _missed_detail(generator, source, edited, pivots[rows], config)
+            masks = region_masks(parser, source, edited, config)
+        parts.append(_stitch_batch(tuned, weights, ws[rows], source - missed, edited, missed, masks, config, dtype))
+        if progress is not None:
+            progress(min(first + config.batch_size, len(crops)), len(crops))
+    return Stitched(*(np.concatenate([getattr(p, name) for p in parts]) for name in Stitched.__dataclass_fields__))
+
+
+def region_masks(
+    parser: nn.Module, source: torch.Tensor, edited: torch.Tensor, config: StitchConfig = DEFAULTS
+) -> Masks:
+    """Masks of the region in the source and in the edit together, so that a jaw that drops or rises is covered.
+
+    `source`, `edited`: `[n, 3, R, R]` in [-1, 1]. STIT's rules: the region is dilated by a square, the ring between
+    is the boundary, the paste's alpha is the dilated region eroded by half the ring and blurred by as much.
+    Raises `UsageError` for an unknown region."""
+    import cv2
+
+    if config.region not in REGIONS:
+        raise UsageError(f"region {config.region!r}: unknown. Known: {', '.join(REGIONS)}.")
+    side = source.shape[-1]
+    regions = (_region(parser, source, config.region) | _region(parser, edited, config.region)).cpu().numpy()
+    width = max(1, round(config.dilation * side))
+    half = max(1, width // 2)
+    grown, shrunk = (np.ones((2 * r + 1, 2 * r + 1), np.uint8) for r in (width, half))
+    edge = np.ones((side, side), np.uint8)
+    edge[width:-width, width:-width] = 0
+    made = np.zeros((3, len(source), 1, side, side), np.float32)
+    for index, region in enumerate(regions):
+        region = region.astype(np.uint8)
+        full = cv2.dilate(region, grown)
+        boundary = np.maximum(np.minimum(edge, region), full - region)
+        eroded = cv2.erode(full, shrunk, borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(np.float32)
+        alpha = cv2.GaussianBlur(eroded, (2 * half + 1, 2 * half + 1), 0, borderType=cv2.BORDER_CONSTANT)
+        made[:, index, 0] = boundary, region * (1 - boundary), alpha
+    return Masks(*torch.from_numpy(made).to(source.device))
+
+
+def match_border(images: torch.Tensor, source: torch.Tensor, boundary: torch.Tensor) -> torch.Tensor:
+    """Adds the boundary's mean difference to the source, spread smoothly: full at the boundary, fading away from it.
+
+    All `[n, C, R, R]` in [-1, 1]. A colour cast along the seam goes; detail does not change.
+    """
+    sigma = max(1.0, images.shape[-1] * 0.03)
+    difference = _blur((source - images) * boundary, sigma)
+    return images + difference / (_blur(boundary, sigma) + 0.05)
+
+
+def _stitch_batch(tuned, weights, ws, source, edited, missed, masks, config, dtype) -> Stitched:
+    """`source`: what the generator shall show at the boundary; `missed`: what is added to its picture in the end."""
+    optimiser = torch.optim.Adam(weights.values(), lr=config.learning_rate)
+    batch_size, borders, taken = len(ws), [], 0
+    border = torch.zeros(len(ws))
+
+    def work(rows: list[int], backward: bool = True) -> None:
+        with autocast(ws.device, dtype):
+            images = tuned.synthesise(ws[rows]).float()
+        loss, parts = stitching_loss(
+            images, source[rows], edited[rows], masks.boundary[rows], masks.inside[rows], config.lambda_mask
+        )
+        border[rows] = parts.detach().cpu()
+        if backward:
+            (loss.sum() / len(ws)).backward()
+
+    for _ in range(config.steps):
+        optimiser.zero_grad()
+        batch_size = in_batches(list(range(len(ws))), batch_size, work, optimiser.zero_grad)
+        borders.append(border.clone())
+        if border.max() < config.border_threshold:
+            break
+        if not all(torch.isfinite(w.grad).all() for w in weights.values() if w.grad is not None):
+            log.warning("a step of the stitching tuning was not finite; these frames keep what they had")
+            break
+        optimiser.step()
+        taken += 1
+    with torch.no_grad():
+        in_batches(list(range(len(ws))), batch_size, lambda rows: work(rows, backward=False), lambda: None)
+        with autocast(ws.device, dtype):
+            images = tuned.synthesise(ws).float()
+        images = images + missed
+        if config.match_colour:
+            images = match_border(images, source + missed, masks.boundary)
+    alpha = (masks.alpha[:, 0] * 255).round().byte().cpu().numpy()
+    before = borders[0] if borders else border
+    return Stitched(to_crops(images), alpha, before.numpy(), border.numpy(), np.full(len(ws), taken))
+
+
+def _missed_detail(generator, source, edited, pivots, config) -> torch.Tensor:
+    """f - G(pivot) where the edit leaves the picture as it is, fading to 0 where it changes it."""
+    if not config.keep_detail:
+        return torch.zeros_like(source)
+    reconstruction = generator.synthesise(pivots).float().clamp(-1, 1)
+    change = (edited - reconstruction).abs().amax(1, keepdim=True)
+    change = _blur(change, max(1.0, source.shape[-1] * 0.012))
+    return (source - reconstruction) * torch.exp(-((change / config.detail_threshold) ** 2))
+
+
+def _region(parser, images, region: str) -> torch.Tensor:
+    """bool [n, R, R]: pixels of the region's classes; if there are hardly any, an ellipse where an aligned face is."""
+    side = images.shape[-1]
+    labels = parser.logits(resize(images, min(PARSER_SIDE, max(64, side)))).argmax(1, keepdim=True)
+    found = torch.isin(labels, torch.tensor(REGIONS[region], device=labels.device)).float()
+    found = (_to_side(found, side) > 0.5)[:, 0]
+    empty = found.float().mean((1, 2)) < 0.02
+    if empty.any():
+        log.warning("the face parser found no face in %d crops; an ellipse stands in", int(empty.sum()))
+        position = (torch.arange(side, device=images.device) + 0.5) / side - 0.5
+        found[empty] = (position / 0.3).square() + ((position[:, None] - 0.05) / 0.38).square() < 1
+    return found
+
+
+def _to_side(masks: torch.Tensor, side: int) -> torch.Tensor:
+    if masks.shape[-1] >= side:
+        return shrink(masks, side)
+    return F.interpolate(masks, size=(side, side), mode="bilinear", align_corners=False)
+
+
+def _blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Separable Gaussian, borders replicated."""
+    radius = min(int(3 * sigma + 0.5), images.shape[-1] - 1)
+    taps = torch.exp(-(torch.arange(-radius, radius + 1, device=images.device).float() ** 2) / (2 * sigma**2))
+    taps = (taps / taps.sum()).expand(images.shape[1], 1, 1, -1)
+    padded = F.pad(images.float(), (radius,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, taps, groups=len(taps)), taps.transpose(2, 3), groups=len(taps))
+
+
+def _assign(weights: dict[str, nn.Parameter], values: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(values[name])

@@ -33,6 +33,7 @@ STANDARD_RATES = [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)] + [
 COUNTABLE_CONTAINERS = ("mov", "matroska", "mp4", "webm")
 UNCOUNTABLE_CODECS = ("vp8", "mpeg4", "msmpeg4v3", "vc1")
 UNSPECIFIED = 2
+MIN_FILLED = 0.8  # of the ticks of a constant rate; the frames that a recorder dropped are repeats
 SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 
@@ -40,8 +41,8 @@ def probe(path: str | os.PathLike, config: MediaConfig = DEFAULTS) -> VideoInfo:
     """What the video holds, without decoding more than its first frame where its container is exact about times.
 
     The output grid is constant: frame k belongs to the time k / fps after the first frame. fps is the file's own rate
-    where every frame sits on such a grid, else (variable rate) its average, and each tick of the grid takes the frame
-    nearest in time, so the average rate keeps the number of frames and the duration.
+    where every frame sits on such a grid (a few dropped frames are repeats), else (variable rate) the average one,
+    which keeps duration and number of frames. Each tick of the grid takes the frame nearest in time.
     Raises InputError for anything but a regular, readable video file.
     """
     return _scan_cached(path, config).info
@@ -398,16 +399,16 @@ def _constant_rate(pts, time_base, last_duration: int, stream) -> tuple[Fraction
     if len(pts) == 1:
         return (named[0] if named else Fraction(25)), 1, False
     times = (pts - pts[0]) * float(time_base)
-    ticks = np.arange(len(pts))
     tolerance = 1.01 * max(float(time_base), 0.001)
-    mean_rate = Fraction(len(pts) - 1) / (Fraction(int(pts[-1] - pts[0])) * time_base)
-    standard = sorted(STANDARD_RATES, key=lambda rate: abs(rate - mean_rate))[:2]
-    for rate in [*named, *standard]:
-        if np.abs(times - ticks / float(rate)).max() <= tolerance:
-            return rate, len(pts), False
+    usual = 1 / Fraction(float(np.median(np.diff(times))))
+    for rate in [*named, *sorted(STANDARD_RATES, key=lambda rate: abs(rate - usual))[:2]]:
+        ticks = np.rint(times * float(rate))
+        on_grid = np.abs(times - ticks / float(rate)).max() <= tolerance and np.diff(ticks).min() > 0
+        if on_grid and len(pts) >= MIN_FILLED * (ticks[-1] + 1):
+            return rate, int(ticks[-1]) + 1, False
     last = Fraction(last_duration) * time_base
     if last <= 0 or last > 2:
-        last = 1 / mean_rate
+        last = Fraction(int(pts[-1] - pts[0])) * time_base / (len(pts) - 1)
     duration = Fraction(int(pts[-1] - pts[0])) * time_base + last
     average = len(pts) / duration
     closest = min(STANDARD_RATES, key=lambda rate: abs(rate - average))
@@ -438,6 +439,8 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 def _give_notice(info: VideoInfo, num_stored: int, num_declared: int) -> None:
     if num_stored < num_declared - 2:
         log.warning("%s: cut off: %d of %d frames are there; those are used.", info.path, num_stored, num_declared)
+    if num_stored < info.num_frames and not info.variable_rate:
+        log.info("%s: %d dropped frames are repeats of their neighbours.", info.path, info.num_frames - num_stored)
     if info.variable_rate:
         log.warning(
             "%s: the frame rate varies; %d frames become %d at a constant %.3f per second.",
@@ -510,6 +513,7 @@ def _add_video_stream(container, info: VideoInfo, config: MediaConfig) -> av.vid
         raise UsageError(f"the codec {config.codec!r} cannot be written here. Try libx264, libx265 or ffv1.") from None
     stream.width, stream.height = info.width, info.height
     context = stream.codec_context
+    context.thread_count = config.encoder_threads
     context.pix_fmt = _pixel_format(info, config)
     context.time_base = 1 / info.fps
     context.sample_aspect_ratio = info.pixel_aspect

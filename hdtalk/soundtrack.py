@@ -60,12 +60,11 @@ class Soundtrack:
         channels = av.AudioLayout(self._layout).nb_channels
         self._stream = container.add_stream("aac", rate=self.rate, layout=self._layout)
         self._stream.bit_rate = min(self._config.audio_bitrate_per_channel * channels, 6 * self.rate * channels)
-        self._inputs = [_SampleStream(decode_audio(source, self.rate, self._layout), channels)]
+        self._inputs = [_SampleStream(decode_audio(source, self.rate), channels)]
         if self._background is not None:
             background = open_audio(self._background)
             self._opened.append(background)
-            blocks = decode_audio(background, self.rate, self._layout)
-            self._inputs.append(_SampleStream(blocks, channels))
+            self._inputs.append(_SampleStream(decode_audio(background, self.rate), channels))
             self._inputs[1].read(round(self._background_start_s * self.rate))
 
     def write_until(self, container, time_s: Fraction, last: bool = False) -> None:
@@ -131,9 +130,9 @@ def open_audio(path: str | os.PathLike) -> av.container.InputContainer:
     return container
 
 
-def decode_audio(container, rate: int, layout: str) -> Iterator[np.ndarray]:
-    """Blocks of float32 [channels, samples] at `rate`; damaged packets are skipped."""
-    resampler = av.AudioResampler("fltp", layout, rate)
+def decode_audio(container, rate: int) -> Iterator[np.ndarray]:
+    """Blocks of float32 [channels, samples] at `rate`, channels as in the file; damaged packets are skipped."""
+    resampler = av.AudioResampler("fltp", None, rate)
     stream = container.streams.audio[0]
     for packet in container.demux(stream):
         try:
@@ -145,10 +144,10 @@ def decode_audio(container, rate: int, layout: str) -> Iterator[np.ndarray]:
 
 
 class _SampleStream:
-    """Reads an iterator of blocks in any other block size."""
+    """Reads an iterator of blocks in any other block size and number of channels."""
 
     def __init__(self, blocks: Iterator[np.ndarray], channels: int):
-        self._blocks, self._rest = blocks, np.zeros((channels, 0), np.float32)
+        self._blocks, self._channels, self._rest = blocks, channels, np.zeros((channels, 0), np.float32)
 
     def read(self, num_samples: int) -> np.ndarray:
         """The next [channels, num_samples], fewer at the end."""
@@ -157,6 +156,8 @@ class _SampleStream:
             block = next(self._blocks, None)
             if block is None:
                 break
+            if len(block) != self._channels:  # the mean keeps the level of a voice in the middle
+                block = np.tile(block.mean(0, keepdims=True), (self._channels, 1))
             parts.append(block)
             length += block.shape[1]
         joined = np.concatenate(parts, 1)

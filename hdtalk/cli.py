@@ -243,6 +243,60 @@ def _progress_bar(name: str):
         yield show
 
 
+@hdtalk.command(short_help="Score videos against ground truth.")
+@click.argument("paths", metavar="PRED... GT", nargs=-1, required=True, type=click.Path())
+@click.option("--method", "methods", multiple=True, metavar="NAME", help="Name of each PRED, in order.")
+@click.option(
+    "--crop",
+    type=click.Choice(["face", "full"]),
+    default="face",
+    show_default=True,
+    help="Compare pictures inside the face box at 256 px, or whole frames.",
+)
+@click.option(
+    "--bundle", default="auto", show_default=True, help="Bundle that finds the face: auto, demo, ffhq or PATH."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Write all numbers and definitions to FILE.")
+@click.option("--csv", "csv_path", type=click.Path(dir_okay=False), help="Write one line per method and clip to FILE.")
+@click.option("--markdown", "markdown_path", type=click.Path(dir_okay=False), help="Write the table to FILE.")
+def evaluate(paths, methods, crop, bundle, device, json_path, csv_path, markdown_path) -> None:
+    """Score predicted videos against ground truth: FID, PSNR, SSIM, LPIPS, F-LD, M-LD, jitter, identity and LSE.
+
+    PRED and GT are two files, or two folders whose videos have the same names. Several PRED before one GT stand side
+    by side. A single .csv with the columns prediction, ground_truth and, if wanted, method lists the pairs instead.
+
+    \b
+    hdtalk evaluate edited.mp4 true.mp4
+    hdtalk evaluate ours/ wav2lip/ true/ --method HDTalk --method Wav2Lip --markdown table.md
+    """
+    from dataclasses import replace
+    from pathlib import Path
+
+    from hdtalk import evaluate as evaluation
+    from hdtalk import scores
+    from hdtalk.device import resolve_device
+    from hdtalk.instruments import installed_instruments
+
+    outputs = {json_path: scores.to_json, csv_path: scores.to_csv, markdown_path: scores.to_markdown}
+    outputs = {Path(path): write for path, write in outputs.items() if path}
+    for path in outputs:
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"{path}: the folder {path.absolute().parent} does not exist.")
+    pairs = evaluation.pairs_of_methods(paths, methods)
+    instruments = installed_instruments(bundle, resolve_device(device))
+    config = replace(evaluation.DEFAULTS, crop=crop)
+    result = evaluation.evaluate(pairs, instruments, config, _show_clip)
+    for path, write in outputs.items():
+        path.write_text(write(result), encoding="utf-8")
+    click.echo(scores.to_text(result))
+
+
+def _show_clip(done: int, total: int, what: str) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{'' if done == total else f'{done + 1}/{total} {what}'}", nl=False, err=True)
+
+
 def main() -> None:
     try:
         hdtalk()

@@ -16,7 +16,7 @@ from hdtalk.audio import mfcc, read_audio
 from hdtalk.config import EvaluateConfig
 from hdtalk.crop import crop_face, crop_track
 from hdtalk.data import FaceTrack, VideoInfo
-from hdtalk.errors import InputError, UsageError
+from hdtalk.errors import InputError, UsageError, WeightsError
 from hdtalk.instruments import Instruments
 from hdtalk.media import probe, read_frames
 from hdtalk.metrics import METRICS, STAND_IN_SUFFIX
@@ -77,6 +77,29 @@ def evaluate(
     if progress:
         progress(total, total, "done")
     return _named(scores, clips, instruments, config, notes)
+
+
+def pairs_of_methods(paths: Sequence[str | Path], names: Sequence[str] = ()) -> dict[str, list[Pair]]:
+    """Method -> pairs for `PRED... GT`, or for CSV files that list pairs. `names`: one for each PRED (or CSV), else
+    the file's or folder's own name. Raises UsageError when the numbers do not fit or two methods have one name."""
+    paths = [Path(path) for path in paths]
+    tables = [path.suffix.lower() == ".csv" for path in paths]
+    if any(tables) != all(tables):
+        raise UsageError("give videos or folders (PRED... GT) or CSV files of pairs, not both.")
+    if not any(tables) and len(paths) < 2:
+        raise UsageError(f"{paths[0]}: what shall it be compared with? Give PRED and GT, or a CSV of pairs.")
+    predictions = paths if any(tables) else paths[:-1]
+    if names and len(names) != len(predictions):
+        raise UsageError(
+            f"--method was given {len(names)} times for {len(predictions)} predictions; name each of them."
+        )
+    methods: dict[str, list[Pair]] = {}
+    for path, name in zip(predictions, names or [None] * len(predictions), strict=True):
+        found = read_pairs(path, name) if any(tables) else {name or path.absolute().stem: find_pairs(path, paths[-1])}
+        if twice := set(found) & set(methods):
+            raise UsageError(f"two methods are called {min(twice)}; name them apart with --method.")
+        methods |= found
+    return methods
 
 
 def find_pairs(prediction: str | Path, ground_truth: str | Path) -> list[Pair]:
@@ -195,7 +218,7 @@ def _score_clip(
     present = np.ones(alignment.num_frames, bool) if track is None else track.present[: alignment.num_frames]
     notes = list(alignment.notes)
     if track is None and config.crop == "face":
-        raise UsageError(f"--crop face needs a face tracker: {instruments.missing['F-LD']} Try --crop full.")
+        raise WeightsError(f"--crop face needs to find the face: {instruments.missing['BG-jitter']} Try --crop full.")
     if track is not None and not present.all():
         notes.append(f"no face in {(~present).sum()} of {len(present)} true frames; they have no part in face columns")
         if config.crop == "face" and not present.any():

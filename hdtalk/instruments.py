@@ -1,13 +1,17 @@
 """The networks that measure, taken from the best weights at hand, and a plain word about what is missing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from hdtalk.data import FaceTrack
+from hdtalk.errors import WeightsError
+from hdtalk.models.fan import heatmaps_to_landmarks
+from hdtalk.weights import Bundle, installed_files, load_bundle, load_network, load_perceptual
 
 
 @dataclass(frozen=True)
@@ -31,3 +35,144 @@ class Instruments:
     missing: dict[str, str] = field(default_factory=dict)
     made_by: dict[str, str] = field(default_factory=dict)
     device: str | torch.device = "cpu"
+
+
+def installed_instruments(bundle_name: str = "auto", device: str | torch.device = "cpu") -> Instruments:
+    """Instruments from the weights on this machine: published networks where they are installed, the bundle's own
+    perceptual network in their place where they are not, landmarks by the bundle's `landmarker_eval`.
+
+    Raises WeightsError only for a bundle asked for by name; with "auto" a missing bundle is a reason in `missing`.
+    """
+    try:
+        bundle, why_not = load_bundle(bundle_name, device), ""
+    except WeightsError as error:
+        if bundle_name != "auto":
+            raise
+        bundle, why_not = None, str(error)
+    found = dict(_official_networks(device))
+    missing, made_by, stand_ins = {}, {}, set()
+
+    track = landmarks = None
+    if bundle and bundle.has("landmarker") and bundle.has("detector"):
+        track = _Tracker(bundle)
+    else:
+        missing |= dict.fromkeys(FACE_COLUMNS, why_not or f"Bundle {bundle.name} has no landmarker or no detector.")
+    if track and bundle.has("landmarker_eval"):
+        landmarks = _landmark_reader(bundle.landmarker_eval, device)
+        made_by |= dict.fromkeys(("F-LD", "M-LD", "Jitter"), _provenance(bundle))
+    elif track:
+        reason = f"Bundle {bundle.name} has no landmarker_eval, a landmark net that no loss has seen."
+        missing |= dict.fromkeys(("F-LD", "M-LD", "Jitter"), reason)
+
+    own = bundle.perceptual if bundle and bundle.has("perceptual") else None
+    own = own if own is not None and own.net == "demo" else None
+    features = _pooled_taps(own, device) if own is not None else None
+    networks = {
+        "LPIPS": (found.get("perceptual"), own),
+        "FID": (_fid_features(found["fid"], device) if "fid" in found else None, _as_array(features)),
+        "ID": (_embedder(found["identity"], device) if "identity" in found else None, features),
+    }
+    for column, (official, stand_in) in networks.items():
+        if official is None and stand_in is not None:
+            stand_ins.add(column)
+        elif official is None:
+            missing[column] = f"{PUBLISHED[column]} is not installed. Try `hdtalk weights fetch {FILES[column]}`."
+    if "sync" not in found:
+        reason = f"{PUBLISHED['LSE']} is not installed. Try `hdtalk weights fetch {FILES['LSE']}`."
+        missing |= dict.fromkeys(("LSE-D", "LSE-C"), reason)
+    chosen = {column: official if official is not None else own for column, (official, own) in networks.items()}
+    return Instruments(
+        track=track,
+        landmarks=landmarks,
+        perceptual=chosen["LPIPS"],
+        fid_features=chosen["FID"],
+        embed=chosen["ID"],
+        syncnet=found.get("sync"),
+        stand_ins=frozenset(stand_ins),
+        missing=missing,
+        made_by=made_by,
+        device=device,
+    )
+
+
+FACE_COLUMNS = ("F-LD", "M-LD", "Jitter", "BG-jitter", "ID", "LSE-D", "LSE-C")
+PUBLISHED = {"LPIPS": "AlexNet", "FID": "FID's Inception network", "ID": "IR-SE50", "LSE": "SyncNet"}
+FILES = {
+    "LPIPS": "alexnet-owt-7be5be79.pth",
+    "FID": "pt_inception-2015-12-05-6726825d.pth",
+    "ID": "model_ir_se50.pth",
+    "LSE": "syncnet_v2.model",
+}
+MEASURING_ROLES = {"perceptual": "alexnet", "fid": "inception", "identity": "irse50", "sync": "syncnet"}
+
+
+def _official_networks(device: str | torch.device) -> Iterator[tuple[str, torch.nn.Module]]:
+    """(role, network) of the published networks in the store."""
+    seen = set()
+    for folder, entry in installed_files():
+        if MEASURING_ROLES.get(entry.role) == entry.architecture and entry.role not in seen:
+            seen.add(entry.role)
+            load = load_perceptual if entry.role == "perceptual" else partial(load_network, role=entry.role)
+            yield entry.role, load(folder / entry.file, device=device)
+
+
+class _Tracker:
+    """Follows the largest face of a video."""
+
+    def __init__(self, bundle: Bundle):
+        self.bundle = bundle
+
+    def __call__(self, path: Path) -> FaceTrack:
+        raise NotImplementedError
+
+
+def _landmark_reader(network: torch.nn.Module, device: str | torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    def read(crops: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            images = _to_images(crops, device) * 2 - 1
+            points = (
+                heatmaps_to_landmarks(network.heatmaps(images)) if hasattr(network, "heatmaps") else network(images)
+            )
+        return points.double().cpu().numpy()
+
+    return read
+
+
+def _pooled_taps(perceptual: torch.nn.Module, device: str | torch.device) -> Callable[[np.ndarray], torch.Tensor]:
+    def pool(frames: np.ndarray) -> torch.Tensor:
+        with torch.inference_mode():
+            return perceptual.features(_to_images(frames, device) * 2 - 1)[-1].mean(dim=(2, 3))
+
+    return pool
+
+
+def _as_array(features: Callable[[np.ndarray], torch.Tensor] | None) -> Callable[[np.ndarray], np.ndarray] | None:
+    return (lambda frames: features(frames).double().cpu().numpy()) if features else None
+
+
+def _fid_features(network: torch.nn.Module, device: str | torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    def features(frames: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return network(_to_images(frames, device)).double().cpu().numpy()
+
+    return features
+
+
+def _embedder(network: torch.nn.Module, device: str | torch.device) -> Callable[[np.ndarray], torch.Tensor]:
+    """The identity loss's own view of a 256 px crop: rows 35 to 222, columns 32 to 219, pooled to 112 px."""
+
+    def embed(crops: np.ndarray) -> torch.Tensor:
+        images = _to_images(crops, device) * 2 - 1
+        return network(torch.nn.functional.adaptive_avg_pool2d(images[:, :, 35:223, 32:220], 112))
+
+    return embed
+
+
+def _to_images(frames: np.ndarray, device: str | torch.device) -> torch.Tensor:
+    """uint8 RGB [N,H,W,3] -> float [N,3,H,W] in [0,1]."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def _provenance(bundle: Bundle) -> str:
+    _, entry = bundle.files["landmarker_eval"]
+    return f"Landmarks by {entry.architecture} of bundle {bundle.name}, which no loss has seen."

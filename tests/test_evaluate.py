@@ -4,17 +4,20 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from hdtalk.cli import hdtalk
 from hdtalk.config import EvaluateConfig, MediaConfig
 from hdtalk.data import FaceTrack, VideoInfo
-from hdtalk.errors import InputError, UsageError
-from hdtalk.evaluate import Pair, evaluate, face_boxes, find_pairs, read_pairs
+from hdtalk.errors import InputError, UsageError, WeightsError
+from hdtalk.evaluate import Pair, evaluate, face_boxes, find_pairs, pairs_of_methods, read_pairs
 from hdtalk.instruments import Instruments
 from hdtalk.media import VideoWriter
 from hdtalk.metrics import METRICS
@@ -86,7 +89,7 @@ INSTRUMENTS = Instruments(
     stand_ins=frozenset({"FID", "LPIPS", "ID"}),
     missing={"LSE-D": "SyncNet is not installed.", "LSE-C": "SyncNet is not installed."},
 )
-PIXELS_ONLY = Instruments(missing=dict.fromkeys(["F-LD", "LPIPS"], "Nothing is installed."))
+PIXELS_ONLY = Instruments(missing=dict.fromkeys(["F-LD", "BG-jitter"], "Nothing is installed."))
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +179,6 @@ def test_frames_without_a_face_have_no_part_in_face_columns(true_video, tmp_path
     frames = talking()
     frames[4] = 0
     present = np.arange(50) != 4
-    from dataclasses import replace
-
     instruments = replace(INSTRUMENTS, track=lambda path: track_of(path, present))
     scores, result = scores_of(write(tmp_path / "hole.mkv", frames), true_video, instruments)
     assert scores["PSNR"] == math.inf and scores["F-LD"] == 0 and scores["Jitter"] == 0
@@ -191,7 +192,7 @@ def test_without_networks_the_pixel_columns_remain_and_the_rest_is_explained(tru
     scores, result = scores_of(true_video, true_video, PIXELS_ONLY, crop="full")
     assert set(scores) == {"PSNR", "SSIM"}
     assert "F-LD: not measured. Nothing is installed." in to_text(result)
-    with pytest.raises(UsageError, match="--crop full"):
+    with pytest.raises(WeightsError, match="Nothing is installed. Try --crop full"):
         scores_of(true_video, true_video, PIXELS_ONLY, crop="face")
 
 
@@ -295,3 +296,56 @@ def test_a_csv_of_pairs_with_methods(tmp_path):
     table.write_text("prediction,ground_truth\n")
     with pytest.raises(InputError, match="holds no pairs"):
         read_pairs(table)
+
+
+def test_methods_take_the_names_given_or_their_own(tmp_path):
+    for name in ("one/a.mp4", "two/a.mp4", "true/a.mp4"):
+        touch(tmp_path / name)
+    paths = [tmp_path / "one", tmp_path / "two", tmp_path / "true"]
+    assert list(pairs_of_methods(paths)) == ["one", "two"]
+    assert list(pairs_of_methods(paths, ["HDTalk", "Wav2Lip"])) == ["HDTalk", "Wav2Lip"]
+    with pytest.raises(UsageError, match="given 1 times for 2 predictions"):
+        pairs_of_methods(paths, ["HDTalk"])
+    with pytest.raises(UsageError, match="two methods are called one"):
+        pairs_of_methods([paths[0], paths[0], paths[2]])
+    with pytest.raises(UsageError, match="what shall it be compared with"):
+        pairs_of_methods(paths[:1])
+    with pytest.raises(UsageError, match="not both"):
+        pairs_of_methods([*paths, "pairs.csv"])
+
+
+# ------------------------------------------------------------------------------------------ the command line
+
+
+def test_command_prints_the_table_and_writes_three_files(true_video, tmp_path):
+    noisy = write(tmp_path / "noisy.mkv", talking(noise=5))
+    files = [tmp_path / name for name in ("s.json", "s.csv", "s.md")]
+    options = [
+        part for option, file in zip(("--json", "--csv", "--markdown"), files, strict=True) for part in (option, file)
+    ]
+    arguments = ["evaluate", noisy, true_video, "--crop", "full", "--method", "Noise", "--device", "cpu", *options]
+    result = CliRunner().invoke(hdtalk, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    assert "Noise" in result.output and "PSNR↑" in result.output and "10 log10(255^2 / MSE)" in result.output
+    scores = json.loads(files[0].read_text())["scores"]["Noise"]
+    assert 30 < scores["PSNR"] < 37
+    assert f"{scores['PSNR']:.2f}" in result.output and f"{scores['PSNR']:.2f}" in files[2].read_text()
+    assert files[1].read_text().splitlines()[1].startswith("Noise,clip,10,")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (["gone.mp4", "true.mp4"], 3, "gone.mp4: there is no such file or folder"),
+        (["true.mp4"], 2, "what shall it be compared with"),
+        (["true.mp4", "true.mp4", "--json", "nowhere/s.json"], 2, "nowhere does not exist"),
+        (["true.mp4", "true.mp4"], 3, "true.mp4: is not a video"),
+        (["true.mp4", "true.mp4", "--bundle", "nowhere"], 4, "nowhere: no bundle there"),
+    ],
+)
+def test_bad_input_is_one_line_with_its_exit_code(tmp_path, monkeypatch, arguments, code, line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "true.mp4").write_bytes(b"not a video")
+    result = CliRunner().invoke(hdtalk, ["evaluate", *arguments, "--crop", "full", "--device", "cpu"])
+    assert result.exit_code == code, result.output
+    assert line in result.stderr and len(result.stderr.strip().splitlines()) == 1

@@ -128,18 +128,21 @@ class StitchConfig:
 
 @dataclass(frozen=True)
 class EditConfig:
-    """A whole run. Stages that are not here (crop, media, face, audio ...) keep their own configuration."""
+    """A whole run: what belongs to no stage, then the stages' own settings."""
 
     preset: str = "fast"  # fast | paper
     seed: int = 0
     precision: str = "auto"  # auto | float32 | bfloat16
-    audio_longer: str = "pingpong"  # pingpong | loop | freeze | trim: where the frames come from when the shot is over
-    audio_shorter: str = "trim"  # trim: the video ends with the speech | silence: it goes on, mouth closed
-    on_missing_face: str = "keep"  # keep | interpolate | fail
-    face: str = "largest"
-    trim_start_s: float = 0.0
-    trim_end_s: float = 0.0  # 0: to the end
-    audio_mix: str = ""  # "keep-background:DB" mixes the source's sound in
+    audio_longer: str = "pingpong"  # pingpong | loop | freeze | trim: what is shown when the speech outlasts the shot
+    audio_shorter: str = "trim"  # trim: the video ends with the speech | silence: it goes on with the mouth closed
+    trim_start: float = 0.0  # s
+    trim_end: float = 0.0  # s after the shot's start; 0: its end
+    audio_mix: str = ""  # "keep-background:DB" puts the source's own sound, changed by DB, under the speech
+    overwrite: bool = False
+    compare: bool = False
+    faces: FaceConfig = field(default_factory=FaceConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    media: MediaConfig = field(default_factory=MediaConfig)
     invert: InvertConfig = field(default_factory=InvertConfig)
     optimise: OptimiseConfig = field(default_factory=OptimiseConfig)
     stitch: StitchConfig = field(default_factory=StitchConfig)

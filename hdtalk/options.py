@@ -1,0 +1,98 @@
+"""What a user asks for (a preset, then single options) -> the frozen configuration of a run; mistakes are errors."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from hdtalk.config import PAPER, EditConfig
+from hdtalk.errors import UsageError
+
+# names of the command line whose settings belong to a stage
+SHORT = {
+    "face": "faces.face",
+    "on_missing_face": "faces.on_missing",
+    "codec": "media.codec",
+    "crf": "media.crf",
+    "latent_space": "optimise.latent_space",
+    "region": "stitch.region",
+}
+CHOICES = {
+    "preset": ("fast", "paper"),
+    "precision": ("auto", "float32", "bfloat16"),
+    "audio_longer": ("pingpong", "loop", "freeze", "trim"),
+    "audio_shorter": ("trim", "silence"),
+    "faces.on_missing": ("keep", "interpolate", "fail"),
+    "optimise.latent_space": ("whitened", "w+"),
+    "optimise.layer_groups": ("shared", "coarse", "thirds", "per-layer"),
+    "optimise.smoothness": ("latent", "feature", "none"),
+    "optimise.target_heatmaps": ("gaussian", "shifted"),
+    "stitch.region": ("face", "head"),
+}
+NOT_NEGATIVE = ("seed", "trim_start", "trim_end")
+
+
+def resolve(options: Mapping[str, Any]) -> EditConfig:
+    """`options`: fields of `EditConfig`; a stage's settings as a mapping or dataclass (`optimise={"steps": 20}`), as a
+    dotted name (`{"optimise.steps": 20}`) or by a short name of the command line (`latent_space="w+"`).
+
+    The preset comes first, single options change it. Raises `UsageError` for unknown names and impossible values.
+    """
+    flat: dict[str, Any] = {}
+    groups = {f.name: f.default_factory for f in dataclasses.fields(EditConfig) if dataclasses.is_dataclass(f.type)}
+    for name, value in options.items():
+        name = SHORT.get(name.replace("-", "_"), name)
+        if name in groups and dataclasses.is_dataclass(value):
+            value = dataclasses.asdict(value)
+        if name in groups and isinstance(value, Mapping):
+            flat |= {f"{name}.{key}": setting for key, setting in value.items()}
+        else:
+            flat[name] = value
+    preset = _checked("preset", flat.pop("preset", EditConfig.preset), "fast")
+    config = EditConfig(preset=preset)
+    if preset == "paper":
+        for name, value in PAPER.items():
+            config = _with(config, name, value)
+    for name, value in flat.items():
+        config = _set(config, name, value)
+    return config
+
+
+def _set(config: EditConfig, name: str, value: Any) -> EditConfig:
+    group, _, key = name.rpartition(".")
+    owner = getattr(config, group, None) if group else config
+    if not dataclasses.is_dataclass(owner) or key not in {f.name for f in dataclasses.fields(owner)}:
+        known = [f.name for f in dataclasses.fields(owner if dataclasses.is_dataclass(owner) else config)]
+        raise UsageError(f"unknown option {name!r}. Known{f' in {group}' if group else ''}: {', '.join(known)}.")
+    default = getattr(owner, key)
+    if dataclasses.is_dataclass(default):
+        raise UsageError(f"option {name!r} holds several settings; give them as a mapping or as {name}.NAME.")
+    value = _checked(name, value, default)
+    return _with(config, group, {key: value}) if group else dataclasses.replace(config, **{key: value})
+
+
+def _with(config: EditConfig, name: str, value: Any) -> EditConfig:
+    if isinstance(value, Mapping):
+        value = dataclasses.replace(getattr(config, name), **value)
+    return dataclasses.replace(config, **{name: value})
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    """`value` in the default's type, one of the choices where there are some."""
+    if isinstance(default, bool):
+        truth = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if str(value).lower() not in truth:
+            raise UsageError(f"{name}: {value!r} is neither true nor false.")
+        return truth[str(value).lower()]
+    try:
+        value = type(default)(value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{name}: {value!r} is not a {'number' if not isinstance(default, str) else 'text'}."
+        ) from error
+    if name in CHOICES and value not in CHOICES[name]:
+        raise UsageError(f"{name}: {value!r} is unknown. Known: {', '.join(CHOICES[name])}.")
+    if isinstance(value, float) and value != value or name in NOT_NEGATIVE and value < 0:
+        raise UsageError(f"{name}: {value} is not possible; expected 0 or more.")
+    if name.endswith(("batch_size", "chunk_frames", "components", "_every")) and value < 1:
+        raise UsageError(f"{name}: {value} is not possible; expected 1 or more.")
+    return value

@@ -1,0 +1,70 @@
+"""Presets and single options become one frozen configuration; mistakes are named."""
+
+import dataclasses
+
+import pytest
+
+from hdtalk.config import PAPER, EditConfig, OptimiseConfig
+from hdtalk.errors import UsageError
+from hdtalk.options import CHOICES, SHORT, resolve
+
+
+def test_no_options_give_the_defaults():
+    assert resolve({}) == EditConfig()
+
+
+def test_paper_preset_sets_the_paper_s_constants_and_single_options_change_them():
+    config = resolve({"preset": "paper"})
+    optimise = config.optimise
+    assert (optimise.lambda_lpips, optimise.lambda_fan, optimise.lambda_smooth) == (1.0, 5e-3, 1e-4)
+    assert (optimise.steps, optimise.learning_rate, optimise.latent_space) == (300, 1e-3, "w+")
+    assert not optimise.joint and config.stitch.steps == 100 and config.invert.passes == 300
+    assert resolve({"preset": "paper", "optimise.steps": 7}).optimise == dataclasses.replace(optimise, steps=7)
+
+
+def test_paper_table_names_existing_fields():
+    for name, value in PAPER.items():
+        group = getattr(EditConfig(), name)
+        if isinstance(value, dict):
+            assert set(value) <= {f.name for f in dataclasses.fields(group)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimise": {"steps": 9}},
+        {"optimise.steps": 9},
+        {"optimise.steps": "9"},
+        {"optimise": OptimiseConfig(steps=9)},
+    ],
+)
+def test_stage_settings_in_any_form(options):
+    assert resolve(options).optimise == OptimiseConfig(steps=9)
+
+
+def test_short_names_reach_their_stage():
+    for short, target in SHORT.items():
+        group, key = target.split(".")
+        value = CHOICES.get(target, (str(getattr(getattr(EditConfig(), group), key)),))[-1]
+        assert str(getattr(getattr(resolve({short: value}), group), key)) == value
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"presets": "fast"}, "presets"),
+        ({"preset": "slow"}, "fast, paper"),
+        ({"optimise.step": 3}, "in optimise"),
+        ({"nothing.step": 3}, "nothing.step"),
+        ({"optimise": 3}, "optimise.NAME"),
+        ({"optimise.steps": "many"}, "number"),
+        ({"audio_longer": "stretch"}, "pingpong, loop, freeze, trim"),
+        ({"seed": -1}, "seed"),
+        ({"trim_start": float("nan")}, "trim_start"),
+        ({"stitch.batch_size": 0}, "1 or more"),
+        ({"overwrite": "perhaps"}, "neither"),
+    ],
+)
+def test_mistakes_are_named(options, hint):
+    with pytest.raises(UsageError, match=hint):
+        resolve(options)

@@ -15,8 +15,8 @@ import numpy as np
 VISEME_TABLE = {
     "sil": ({}, 0.8, 0.02),
     "PP": ({"mouthClose": 0.06, "jawOpen": 0.06, "mouthPress": 0.45, "mouthRollLower": 0.30, "mouthRollUpper": 0.28},
-           4.0, 0.03),
-    "FF": ({"jawOpen": 0.09, "mouthRollLower": 0.75, "mouthUpperUp": 0.38, "mouthShrugLower": 0.25}, 3.0, 0.03),
+           12.0, 0.02),
+    "FF": ({"jawOpen": 0.09, "mouthRollLower": 0.75, "mouthUpperUp": 0.38, "mouthShrugLower": 0.25}, 9.0, 0.02),
     "TH": ({"jawOpen": 0.14, "mouthLowerDown": 0.35, "mouthUpperUp": 0.2}, 0.9, 0.02),
     "DD": ({"jawOpen": 0.11, "mouthLowerDown": 0.38, "mouthUpperUp": 0.2}, 0.7, 0.02),
     "kk": ({"jawOpen": 0.20, "mouthLowerDown": 0.25, "mouthUpperUp": 0.15}, 0.45, 0.02),
@@ -58,7 +58,7 @@ IPA = {viseme: set(letters) for viseme, letters in {
     "nn": "nlɲɳʎɭɫrɬɮ", "RR": "ɹɻɚɝɜ", "aa": "aɑʌɒɐα", "E": "eɛæœøɞ", "ih": "iɪjɨ", "oh": "oɔɶ", "ou": "uʊwyʏɯʉɥʍ",
     "sil": "_|‖#."}.items()}
 VOWELS = ("aa", "E", "ih", "oh", "ou", "RR")
-REACH_S, CLOSURE_REACH_S = 0.05, 0.028                     # how far a mouth shape spreads beyond its sound
+REACH_S, CLOSURE_REACH_S = 0.05, 0.020                     # how far a mouth shape spreads beyond its sound
 CLOSURES = ("PP", "FF")                                    # reached in full, however short
 STEPS = 4                                                  # times per frame at which the mouth is worked out
 
@@ -74,7 +74,7 @@ def speech_weights(phones, names: list[str], fps: float = 25.0, duration_s: floa
     shares = viseme_shares(phones, (np.arange(count * STEPS) + 0.5) / (fps * STEPS)).reshape(count, STEPS, -1)
     mean, peak = shares.mean(1), shares.max(1)
     closed = [VISEMES.index(name) for name in CLOSURES]
-    held = np.clip(peak[:, closed] * 1.15, 0, 1)           # a closure between two frames would be lost
+    held = np.clip(0.65 * (peak + mean)[:, closed] - 0.1, 0, 1)                # one between two frames would be lost
     held /= np.maximum(held.sum(1, keepdims=True), 1)
     mean[:, closed] = 0
     mean *= (1 - held.sum(1, keepdims=True)) / np.maximum(mean.sum(1, keepdims=True), 1e-6)

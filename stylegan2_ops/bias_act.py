@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from math import sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -56,8 +56,85 @@ def bias_act(
     Raises ValueError for shapes or arguments that do not fit, RuntimeError for `impl="cuda"` without kernels.
     """
     alpha, gain = _check(x, b, dim, act, alpha, gain, clamp)
-    build.extension_for(x, impl)
-    return _bias_act_ref(x, b, dim, act, alpha, gain, clamp)
+    kernels = build.extension_for(x, impl)
+    if kernels is None:
+        return _bias_act_ref(x, b, dim, act, alpha, gain, clamp)
+    return _BiasAct.apply(x, b, kernels, Setting(dim % max(x.ndim, 1), act, alpha, gain, clamp))
+
+
+class Setting(NamedTuple):
+    """The constants of one call."""
+
+    dim: int
+    act: str
+    alpha: float
+    gain: float
+    clamp: float | None
+
+    @property
+    def output_tells_slope(self) -> bool:
+        """The gradient needs no more than the sign of the output, which the next layer keeps anyway."""
+        return self.act in ("linear", "relu", "lrelu") and self.gain > 0 and self.alpha >= 0
+
+    def run(self, kernels: Any, x, b, saved=None, dy=None, order=0):
+        index = ACTIVATIONS[self.act].cuda_index
+        numbers = (self.alpha, self.gain, self.clamp)
+        return kernels.bias_act(x, b, saved, dy, self.dim, order, index, self.output_tells_slope, *numbers)
+
+    def bias_gradient(self, dx, b):
+        """Sum over all dimensions but `dim`."""
+        others = [d for d in range(dx.ndim) if d != self.dim]
+        dtype = torch.promote_types(dx.dtype, torch.float32)
+        return (dx.sum(others, dtype=dtype) if others else dx).to(b.dtype)
+
+
+class _BiasAct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x, b, kernels, setting):
+        y = setting.run(kernels, x, b)
+        ctx.save_for_backward(y if setting.output_tells_slope else x, b)
+        ctx.kernels, ctx.setting = kernels, setting
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy):  # type: ignore[override]
+        saved, b = ctx.saved_tensors
+        dx = BiasActGradient.apply(dy, saved, b, ctx.kernels, ctx.setting)
+        db = ctx.setting.bias_gradient(dx, b) if b is not None and ctx.needs_input_grad[1] else None
+        return dx, db, None, None
+
+
+class BiasActGradient(torch.autograd.Function):
+    """`dy` times the slope at `saved`: the output, or the input without its bias."""
+
+    @staticmethod
+    def forward(ctx: Any, dy, saved, b, kernels, setting):
+        ctx.save_for_backward(dy, saved, b)
+        ctx.kernels, ctx.setting = kernels, setting
+        return setting.run(kernels, dy, b, saved, order=1)
+
+    @staticmethod
+    def backward(ctx: Any, ddx):  # type: ignore[override]
+        dy, saved, b = ctx.saved_tensors
+        d_dy = d_saved = d_b = None
+        if ctx.needs_input_grad[0]:
+            d_dy = BiasActGradient.apply(ddx, saved, b, ctx.kernels, ctx.setting)
+        if not ctx.setting.output_tells_slope and any(ctx.needs_input_grad[1:3]):
+            d_saved = _BiasActCurvature.apply(ddx, dy, saved, b, ctx.kernels, ctx.setting)
+            d_b = ctx.setting.bias_gradient(d_saved, b) if b is not None and ctx.needs_input_grad[2] else None
+        return d_dy, d_saved, d_b, None, None
+
+
+class _BiasActCurvature(torch.autograd.Function):
+    """`ddx * dy` times the second derivative at `saved`."""
+
+    @staticmethod
+    def forward(ctx: Any, ddx, dy, saved, b, kernels, setting):
+        return setting.run(kernels, ddx, b, saved, dy, order=2)
+
+    @staticmethod
+    def backward(ctx: Any, *_):  # type: ignore[override]
+        raise RuntimeError("the kernels of bias_act go up to the second derivative; use impl='ref' for more")
 
 
 def _bias_act_ref(x, b, dim, act, alpha, gain, clamp):
@@ -65,7 +142,12 @@ def _bias_act_ref(x, b, dim, act, alpha, gain, clamp):
     if b is not None:
         shape = [1] * x.ndim
         shape[dim] = -1
-        x = x + b.to(x.dtype).reshape(shape)
+        b = b.to(x.dtype).reshape(shape)
+    if act in ("relu", "lrelu") and gain > 0:  # positive factors commute: one pass less over x
+        x = x * gain if b is None else torch.add(b * gain, x, alpha=gain)
+        gain = 1.0
+    elif b is not None:
+        x = x + b
     y = ACTIVATIONS[act].function(x, alpha)
     if gain != 1:
         y = y * gain

@@ -34,7 +34,7 @@ def upfirdn2d(
     Differentiable to any order: the gradient is itself an upfirdn2d.
     Raises ValueError for shapes or arguments that do not fit, RuntimeError for `impl="cuda"` without kernels.
     """
-    x, f, up, down, padding = _check(x, f, up, down, padding)
+    x, f, up, down, padding = checked(x, f, up, down, padding)
     return _Upfirdn2d.apply(x, f, up, down, padding, bool(flip_filter), float(gain), impl)
 
 
@@ -57,32 +57,58 @@ class _Upfirdn2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x, f, up, down, padding, flip_filter, gain, impl):
         kernels = build.extension_for(x, impl)
-        run = _upfirdn2d_ref if kernels is None else kernels.upfirdn2d
-        y = run(x, f, up, down, padding, flip_filter, gain)
+        if kernels is None:
+            y = _upfirdn2d_ref(x, f, up, down, padding, flip_filter, gain)
+        else:
+            y = _upfirdn2d_cuda(kernels, x, f, up, down, padding, flip_filter, gain)
         ctx.save_for_backward(f)
         ctx.arguments = (up, down, padding, flip_filter, gain, impl)
-        ctx.sizes = (x.shape, y.shape)
+        ctx.in_size, ctx.memory_format = x.shape[2:], memory_format_of(x)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy):  # type: ignore[override]
         (f,) = ctx.saved_tensors
-        up, down, padding, flip_filter, gain, impl = ctx.arguments
-        (*_, in_h, in_w), (*_, out_h, out_w) = ctx.sizes
-        padding = (
-            f.shape[-1] - padding[0] - 1,
-            in_w * up[0] - out_w * down[0] + padding[0] - up[0] + 1,
-            f.shape[0] - padding[2] - 1,
-            in_h * up[1] - out_h * down[1] + padding[2] - up[1] + 1,
-        )
-        dx = _Upfirdn2d.apply(dy, f, down, up, padding, not flip_filter, gain, impl)
-        return dx, None, None, None, None, None, None, None
+        dy = dy.contiguous(memory_format=ctx.memory_format)  # sums and crops behind this operator hand in anything
+        return adjoint(dy, f, ctx.in_size, *ctx.arguments), None, None, None, None, None, None, None
+
+
+def adjoint(dy, f, in_size, up, down, padding, flip_filter, gain, impl):
+    """Gradient of upfirdn2d with respect to an image of `in_size` (height, width): again an upfirdn2d."""
+    (in_h, in_w), (out_h, out_w) = in_size, dy.shape[2:]
+    padding = (
+        f.shape[-1] - padding[0] - 1,
+        in_w * up[0] - out_w * down[0] + padding[0] - up[0] + 1,
+        f.shape[0] - padding[2] - 1,
+        in_h * up[1] - out_h * down[1] + padding[2] - up[1] + 1,
+    )
+    return _Upfirdn2d.apply(dy, f, down, up, padding, not flip_filter, gain, impl)
+
+
+def _upfirdn2d_cuda(kernels, x, f, up, down, padding, flip_filter, gain):
+    """One launch, or two for a long separable filter."""
+
+    def run(x, f, up, down, padding, gain):
+        rest = (flip_filter, gain, False, 1.0, 1.0, None)
+        return kernels.upfirdn2d(x, f, None, None, None, up, down, padding, *rest)
+
+    f = merge_short(f, longest=8)
+    if f.ndim == 2:
+        return run(x, f, up, down, padding, gain)
+    x = run(x, f[None, :], (up[0], 1), (down[0], 1), (*padding[:2], 0, 0), 1.0)
+    return run(x, f[:, None], (1, up[1]), (1, down[1]), (0, 0, *padding[2:]), gain)
+
+
+def merge_short(f: torch.Tensor, longest: int) -> torch.Tensor:
+    """`[k, k]` for a separable filter that is short enough for one pass to beat two, else `f`."""
+    return torch.outer(f, f) if f.ndim == 1 and f.shape[0] <= longest else f
 
 
 def _upfirdn2d_ref(x, f, up, down, padding, flip_filter, gain):
-    """Plain PyTorch: depthwise convolutions, one per axis for a separable filter."""
+    """Plain PyTorch: a depthwise convolution, or one per axis for a long separable filter."""
     memory_format = memory_format_of(x)
-    f = f.to(torch.promote_types(x.dtype, torch.float32)) * gain ** (f.ndim / 2)
+    f = merge_short(f.to(torch.promote_types(x.dtype, torch.float32)), longest=6)
+    f = f * gain ** (f.ndim / 2)
     if not flip_filter:
         f = f.flip(tuple(range(f.ndim)))
     f = f.to(x.dtype)
@@ -128,7 +154,7 @@ def memory_format_of(x: torch.Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
-def _check(x, f, up, down, padding):
+def checked(x, f, up, down, padding):
     """Arguments in canonical form: pairs (x, y), four paddings, a filter on the device of `x`."""
     if not isinstance(x, torch.Tensor) or x.ndim != 4:
         raise ValueError(f"x must be a tensor [N, C, H, W], got {_shape(x)}")

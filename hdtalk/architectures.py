@@ -33,15 +33,18 @@ class Recognised:
 @dataclass(frozen=True)
 class Architecture:
     """`network` is "module:Class", imported when first built; `what` names it in messages; `sizes` reads constructor
-    arguments off a state dict's shapes; `marks` are keys that only this network has; keys that match `optional` may be
-    missing or left over. With `parts`, it is a set of networks: sizes and keys are then grouped by the part's name."""
+    arguments off a state dict's shapes, `constants` are further ones; `marks` are keys that only this network has.
+    Keys that match `optional` may be missing or left over, keys that match `ignored` are passed over; `prefix` is where
+    the file's network sits in ours."""
 
     network: str
     what: str
     marks: tuple[str, ...] = ()
     sizes: Callable[[Mapping[str, Tensor]], dict[str, Any]] = lambda state: {}
+    constants: Mapping[str, Any] = field(default_factory=dict)
     optional: str = r"num_batches_tracked$"
-    parts: Mapping[str, str] = field(default_factory=dict)
+    ignored: str = r"^$"
+    prefix: str = ""
 
 
 def recognise(checkpoint: Checkpoint) -> Recognised:
@@ -63,10 +66,11 @@ def build(found: Recognised, path: Any, device: str | torch.device = "cpu") -> t
     network = construct(found, path)
     own = network.state_dict()
     _check_names(own, found, path)
+    state = _placed(found)
     for key, target in own.items():
-        if key not in found.state:
+        if key not in state:
             continue
-        values = found.state[key].load()
+        values = state[key].load()
         if values.is_floating_point() and not torch.isfinite(values).all():
             raise WeightsError(f"{path}: {key} holds infinite or undefined numbers. Fetch or train the file again.")
         target.copy_(values)
@@ -90,20 +94,18 @@ def construct(found: Recognised, path: Any) -> torch.nn.Module:
     if found.architecture not in ARCHITECTURES:
         raise WeightsError(f"{path}: unknown architecture {found.architecture!r}; known: {', '.join(ARCHITECTURES)}.")
     architecture = ARCHITECTURES[found.architecture]
-    if not architecture.network and not architecture.parts:
+    if not architecture.network:
         raise WeightsError(f"{path}: holds {architecture.what}, which is recognised but has no use here.")
     try:
         with _WithoutInitialisation():
-            if architecture.parts:
-                parts = {name: _class(architecture.parts[name])(**own) for name, own in found.sizes.items()}
-                return torch.nn.ModuleDict(parts)
-            return _class(architecture.network)(**found.sizes)
+            module, _, name = architecture.network.partition(":")
+            return getattr(importlib.import_module(module), name)(**architecture.constants, **found.sizes)
     except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
         raise WeightsError(f"{path}: cannot build {architecture.what} from sizes {found.sizes} ({error}).") from None
 
 
 def _check_names(own: Mapping[str, torch.Tensor], found: Recognised, path: Any) -> None:
-    architecture, state = ARCHITECTURES[found.architecture], found.state
+    architecture, state = ARCHITECTURES[found.architecture], _placed(found)
     missing = [key for key in own if key not in state and not re.search(architecture.optional, key)]
     unexpected = [key for key in state if key not in own and not re.search(architecture.optional, key)]
     misshapen = [
@@ -120,9 +122,11 @@ def _check_names(own: Mapping[str, torch.Tensor], found: Recognised, path: Any) 
         raise WeightsError(f"{path}: does not fit {architecture.what} ({'; '.join(troubles)}).")
 
 
-def _class(address: str) -> type[torch.nn.Module]:
-    module, _, name = address.partition(":")
-    return getattr(importlib.import_module(module), name)
+def _placed(found: Recognised) -> dict[str, Tensor]:
+    """The file's tensors under the names they have in the constructed network."""
+    architecture = ARCHITECTURES[found.architecture]
+    placed = {f"{architecture.prefix}{key}": tensor for key, tensor in found.state.items()}
+    return {key: tensor for key, tensor in placed.items() if not re.search(architecture.ignored, key)}
 
 
 class _WithoutInitialisation(TorchFunctionMode):
@@ -317,15 +321,30 @@ ARCHITECTURES: dict[str, Architecture] = {
         _bisenet_sizes,
     ),
     "alexnet": Architecture(
-        "hdtalk.losses.perceptual:PerceptualLoss", "AlexNet features", ("features.0.weight", "features.10.weight")
+        "hdtalk.losses.perceptual:PerceptualLoss",
+        "AlexNet features",
+        ("features.3.weight", "features.8.weight"),
+        lambda state: {"net": "alex"},
+        prefix="backbone.",
+        ignored=r"^backbone\.classifier\.",
     ),
     "vgg16": Architecture(
-        "hdtalk.losses.perceptual:PerceptualLoss", "VGG-16 features", ("features.0.weight", "features.28.weight")
+        "hdtalk.losses.perceptual:PerceptualLoss",
+        "VGG-16 features",
+        ("features.2.weight", "features.28.weight"),
+        lambda state: {"net": "vgg"},
+        prefix="backbone.",
+        ignored=r"^backbone\.classifier\.",
     ),
-    "demo_backbone": Architecture("hdtalk.models.demo_backbone:DemoBackbone", "the demo bundle's perceptual backbone"),
+    "demo_backbone": Architecture(
+        "hdtalk.losses.perceptual:PerceptualLoss",
+        "the demo bundle's perceptual backbone",
+        constants={"net": "demo"},
+        prefix="backbone.",
+    ),
     "face_detector": Architecture("hdtalk.models.face_detector:FaceDetector", "the demo bundle's face detector"),
     "landmark_regressor": Architecture("hdtalk.models.landmark_regressor:LandmarkRegressor", "a landmark regressor"),
-    "speech": Architecture("hdtalk.models.speech:SpeechModel", "speech networks"),
+    "speech": Architecture("hdtalk.models.speech:SpeechModel", "the speech networks"),
     "s3fd": Architecture("", "an S3FD face detector", ("conv3_3_norm.weight",)),
     "retinaface": Architecture("", "a RetinaFace detector", ("BboxHead.0.conv1x1.weight",)),
     "inception": Architecture(

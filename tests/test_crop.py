@@ -6,7 +6,7 @@ import pytest
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from hdtalk.config import CropConfig
-from hdtalk.crop import crop_face, crop_track, ffhq_quads, landmarks_to_crop, landmarks_to_frame, paste_back
+from hdtalk.crop import crop_face, crop_faces, crop_track, ffhq_quads, landmarks_to_crop, landmarks_to_frame, paste_back
 from hdtalk.data import FaceTrack
 
 
@@ -151,6 +151,15 @@ def test_round_trip_without_edit_is_the_frame_bit_for_bit(noise_frame, quad, res
     crop = crop_face(noise_frame, quad, resolution)
     result = paste_back(noise_frame, crop, np.ones((resolution, resolution)), quad)
     assert result is not noise_frame
+    np.testing.assert_array_equal(result, noise_frame)
+
+
+@pytest.mark.parametrize("quad, resolution", QUADS)
+def test_rounded_crops_round_trip_too(noise_frame, quad, resolution):
+    crop = crop_faces([noise_frame], quad[None], resolution)
+    assert crop.dtype == np.uint8 and crop.shape == (1, 3, resolution, resolution)
+    np.testing.assert_allclose(crop[0] / 127.5 - 1, crop_face(noise_frame, quad, resolution), atol=0.51 / 127.5)
+    result = paste_back(noise_frame, crop[0], np.full((resolution, resolution), 255, np.uint8), quad)
     np.testing.assert_array_equal(result, noise_frame)
 
 

@@ -1,0 +1,76 @@
+"""The emotion space: codes of named emotions and of voices, which mix linearly."""
+
+from fractions import Fraction
+
+import numpy as np
+import torch
+
+from hdtalk.data import SpeechFeatures
+from hdtalk.errors import UsageError
+from hdtalk.models.speech import EMOTIONS, SpeechModel
+from hdtalk.windows import mfcc_windows, num_video_frames, prosody_windows, silent_frames
+
+
+def parse_emotion(text: str) -> tuple[str, float]:
+    """`happy` or `happy:0.6` -> name and intensity 0..1. Raises UsageError for anything else."""
+    name, _, intensity = text.strip().lower().partition(":")
+    known = {
+        **{emotion: emotion for emotion in EMOTIONS},
+        "disgust": "disgusted",
+        "anger": "angry",
+        "surprise": "surprised",
+    }
+    try:
+        value = float(intensity) if intensity else 1.0
+    except ValueError:
+        value = -1.0
+    if name not in known or not 0 <= value <= 1:
+        raise UsageError(f"emotion {text!r}: expected NAME or NAME:0..1, NAME one of {', '.join(EMOTIONS)}.")
+    return known[name], value
+
+
+def named_code(model: SpeechModel, emotion: str) -> torch.Tensor:
+    """The code `[e]` of `NAME` or `NAME:INTENSITY`: on the line from neutral to the emotion's centre."""
+    name, intensity = parse_emotion(emotion)
+    codes = model.emotion_codes
+    return mix_codes(codes[EMOTIONS.index("neutral")], codes[EMOTIONS.index(name)], intensity)
+
+
+def mix_codes(first: torch.Tensor, second: torch.Tensor, share: float) -> torch.Tensor:
+    """`share` 0 gives the first code, 1 the second, values between lie on the line between them."""
+    return torch.lerp(first, second, share)
+
+
+@torch.no_grad()
+def voice_code(model: SpeechModel, speech: SpeechFeatures) -> torch.Tensor:
+    """The emotion code `[e]` of a whole recording: the mean over its frames, pauses left out."""
+    total, count = voice_codes(model, speech)
+    return (
+        total.sum(0) / max(1.0, float(count.sum())) if count.any() else model.emotion_codes[EMOTIONS.index("neutral")]
+    )
+
+
+@torch.no_grad()
+def voice_codes(model: SpeechModel, speech: SpeechFeatures, chunk_frames: int = 256) -> tuple[torch.Tensor, np.ndarray]:
+    """Per half-second: the sum of the emotion codes `[S, e]` of its voiced frames, and how many there were `[S]`."""
+    fps, device = Fraction(25, 2), model.emotion_codes.device
+    num_frames, span = num_video_frames(speech, fps), 6
+    sums = torch.zeros(-(-num_frames // span), model.emotion_codes.shape[1], device=device)
+    counts = np.zeros(len(sums))
+    for start in range(0, num_frames, chunk_frames):
+        count = min(chunk_frames, num_frames - start)
+        speaking = np.flatnonzero(~silent_frames(speech, fps, count, start))
+        if len(speaking) == 0:
+            continue
+        mfcc = torch.from_numpy(mfcc_windows(speech, fps, count, start)[speaking]).to(device)
+        prosody = torch.from_numpy(prosody_windows(speech, fps, count, start)[speaking]).to(device)
+        half_second = torch.from_numpy((start + speaking) // span).to(device)
+        sums.index_add_(0, half_second, model.emotion(mfcc, prosody))
+        np.add.at(counts, half_second.cpu().numpy(), 1)
+    return sums, counts
+
+
+@torch.no_grad()
+def recognise(model: SpeechModel, code: torch.Tensor) -> dict[str, float]:
+    """Probabilities of the eight emotions for a code `[e]`."""
+    return dict(zip(EMOTIONS, model.emotion_encoder.classifier(code).softmax(-1).tolist(), strict=True))

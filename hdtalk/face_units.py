@@ -1,0 +1,67 @@
+"""Landmarks in face units: centred between the eyes, eye line level, outer eye corners about 1 apart when frontal.
+
+The similarity that takes a frame there uses only points that speech and expression hardly move.
+"""
+
+import numpy as np
+
+OUTER_EYE = (36, 45)
+LIPS_INNER_UPPER, LIPS_INNER_LOWER = (61, 62, 63), (67, 66, 65)
+# How far each point follows when the lips close: the jaw carries the lower lip, the upper lip comes a little down.
+_CLOSING = np.zeros(68, np.float32)
+_CLOSING[[55, 56, 57, 58, 59, 65, 66, 67]] = -0.8
+_CLOSING[[61, 62, 63, 50, 51, 52]] = 0.2
+_CLOSING[[49, 53]] = 0.1
+_CLOSING[[60, 64, 48, 54]] = -0.15
+_CLOSING[5:12] = (-0.35, -0.55, -0.7, -0.75, -0.7, -0.55, -0.35)
+
+
+def to_face_units(landmarks_px: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """`[T,68,2]` pixels -> `[T,68,2]` face units and the frames' similarities for `from_face_units`."""
+    landmarks_px = np.asarray(landmarks_px, np.float64)
+    right, left = landmarks_px[:, [36, 39]].mean(1), landmarks_px[:, [42, 45]].mean(1)
+    centre = (right + left) / 2
+    axis = left - right
+    # Turning the head shortens the eye line, nodding shortens the nose: together they keep the scale.
+    along = axis / np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-6)
+    nose = landmarks_px[:, 33] - centre
+    height = nose[:, 1] * along[:, 0] - nose[:, 0] * along[:, 1]
+    scale = np.sqrt(np.sum((landmarks_px[:, 45] - landmarks_px[:, 36]) ** 2, -1) + height**2) / 1.12
+    rotation = np.stack([along, np.stack([-along[:, 1], along[:, 0]], -1)], 1) * scale[:, None, None]  # rows: x, y axis
+    local = (landmarks_px - centre[:, None]) @ rotation.transpose(0, 2, 1) / scale[:, None, None] ** 2
+    return local.astype(np.float32), (centre, rotation)
+
+
+def from_face_units(local: np.ndarray, similarity: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The inverse of `to_face_units`: `[T,68,2]` face units -> pixels."""
+    centre, rotation = similarity
+    return (np.asarray(local, np.float64) @ rotation + centre[:, None]).astype(np.float32)
+
+
+def lip_gap(local: np.ndarray) -> np.ndarray:
+    """Mean vertical distance of the inner lips `[...]`, from `[...,68,2]` landmarks; negative where they overlap."""
+    return (local[..., LIPS_INNER_LOWER, 1] - local[..., LIPS_INNER_UPPER, 1]).mean(-1)
+
+
+def mouth_width(local: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(local[..., 54, :] - local[..., 48, :], axis=-1)
+
+
+def close_lips(local: np.ndarray, amount: np.ndarray | float) -> np.ndarray:
+    """Moves the lips, and the chin with them, until their gap is (1 - amount) of what it was; never parts them."""
+    shift = np.maximum(lip_gap(local), 0) * amount
+    closed = local.copy()
+    closed[..., 1] += np.asarray(shift)[..., None] * _CLOSING
+    return closed
+
+
+def neutral_face(local: np.ndarray, share: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+    """The person's neutral face `[68,2]` in face units, and the frames it was taken from: those with the lips closest
+    together, as frontal as the shot allows. A gap that remains is closed."""
+    gap = lip_gap(local)
+    turned = np.abs(local[:, 33, 0] - local[:, [36, 45], 0].mean(-1))  # the nose leaves the middle as the head turns
+    count = max(1, round(len(local) * share))
+    candidates = np.argsort(gap)[: max(count, min(len(local), 3 * count))]
+    frames = candidates[np.argsort(turned[candidates] + 2 * np.maximum(gap[candidates] - gap.min(), 0))[:count]]
+    neutral = np.median(local[frames], axis=0).astype(np.float32)
+    return close_lips(neutral, 1.0), frames

@@ -1,0 +1,32 @@
+"""What is said: a 280 ms MFCC window -> content code (the audio encoder of ATVGnet and EVP)."""
+
+import torch
+from torch import nn
+
+
+class ContentEncoder(nn.Module):
+    """`windows` float32 `[N, 28, 12]` -> codes `[N, code_size]` >= 0. In the papers: width 64, hidden 2048, code 256."""
+
+    def __init__(self, width: int = 64, hidden: int = 2048, code_size: int = 256):
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            conv_block(1, width),
+            conv_block(width, 2 * width),
+            nn.MaxPool2d(3, (1, 2)),  # [N, 2w, 26, 5]
+            conv_block(2 * width, 4 * width),
+            conv_block(4 * width, 4 * width),
+            conv_block(4 * width, 8 * width),
+            nn.MaxPool2d(3, 2),  # [N, 8w, 12, 2]
+        )
+        self.dense = nn.Sequential(
+            nn.Linear(8 * width * 12 * 2, hidden), nn.ReLU(), nn.Linear(hidden, code_size), nn.ReLU()
+        )
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        return self.dense(self.convolutions(windows[:, None]).flatten(1))
+
+
+def conv_block(channels_in: int, channels_out: int) -> nn.Sequential:
+    """3x3 convolution without bias, batch norm, ReLU; the size stays."""
+    convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True))

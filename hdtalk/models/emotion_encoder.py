@@ -1,0 +1,37 @@
+"""How it is said: a 280 ms window of MFCC and prosody -> emotion code, and the linear classifier on top (EVP)."""
+
+import torch
+from torch import nn
+
+from hdtalk.models.content_encoder import conv_block
+
+
+class EmotionEncoder(nn.Module):
+    """`windows` float32 `[N, 28, num_features]` -> codes `[N, code_size]` >= 0. EVP's sizes are width 64, hidden 2048,
+    code 128, on 12 MFCC alone. With a gain-free MFCC neither pitch nor loudness is visible, so HDTalk appends the
+    three prosody rows by default; `num_features=12` is EVP's network exactly."""
+
+    def __init__(
+        self,
+        width: int = 64,
+        hidden: int = 2048,
+        code_size: int = 128,
+        num_features: int = 15,
+        num_emotions: int = 8,
+    ):
+        super().__init__()
+        self.num_features, self.code_size = num_features, code_size
+        self.convolutions = nn.Sequential(
+            conv_block(1, width),
+            nn.MaxPool2d((1, 3), (1, 2)),  # [N, w, features, 13]
+            conv_block(width, 2 * width),
+            conv_block(2 * width, 4 * width),
+            nn.MaxPool2d((num_features, 1)),  # [N, 4w, 1, 13]
+            conv_block(4 * width, 8 * width),
+            nn.MaxPool2d((1, 2), (1, 2)),  # [N, 8w, 1, 6]
+        )
+        self.dense = nn.Sequential(nn.Linear(8 * width * 6, hidden), nn.ReLU(), nn.Linear(hidden, code_size), nn.ReLU())
+        self.classifier = nn.Linear(code_size, num_emotions)
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        return self.dense(self.convolutions(windows.transpose(1, 2)[:, None]).flatten(1))

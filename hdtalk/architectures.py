@@ -14,7 +14,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from hdtalk import conversion
-from hdtalk.checkpoints import Checkpoint, Record, Tensor, flatten, flatten_module
+from hdtalk.checkpoints import Checkpoint, Record, Tensor, flatten, flatten_module, guarded
 from hdtalk.errors import WeightsError
 
 
@@ -49,13 +49,8 @@ class Architecture:
 
 def recognise(checkpoint: Checkpoint) -> Recognised:
     """Name the network in `checkpoint`. Raises WeightsError when it holds none that is known."""
-    try:
+    with guarded(checkpoint.path):
         return _recognise(checkpoint)
-    except WeightsError as error:
-        raise WeightsError(f"{checkpoint.path}: {error}") from None
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"[:200]
-        raise WeightsError(f"{checkpoint.path}: its keys do not fit together ({reason}). Fetch it again.") from None
 
 
 def build(found: Recognised, path: Any, device: str | torch.device = "cpu") -> torch.nn.Module:
@@ -70,7 +65,8 @@ def build(found: Recognised, path: Any, device: str | torch.device = "cpu") -> t
     for key, target in own.items():
         if key not in state:
             continue
-        values = state[key].load()
+        with guarded(path):
+            values = state[key].load()
         if values.is_floating_point() and not torch.isfinite(values).all():
             raise WeightsError(f"{path}: {key} holds infinite or undefined numbers. Fetch or train the file again.")
         target.copy_(values)
@@ -203,7 +199,7 @@ def _from_nvlabs(state: dict[str, Tensor], module: dict, source: str) -> Recogni
 def _with_average(found: Recognised) -> Recognised:
     """Official files keep the average latent beside the state dict; here it is one of the network's buffers."""
     average = found.extras.get("latent_avg")
-    name = {"stylegan2": "mean_latent", "e4e": "latent_avg"}.get(found.architecture)
+    name = {"stylegan2": "mean_latent", "e4e": "mean_latent"}.get(found.architecture)
     if average is None or name is None or name in found.state:
         return found
     return replace(found, state=dict(found.state) | {name: average})

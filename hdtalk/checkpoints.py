@@ -5,6 +5,7 @@ calls nothing else, and leaves every tensor on disk until somebody asks for it. 
 way: their parameters are taken by name, their code is never loaded.
 """
 
+import contextlib
 import io
 import json
 import math
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from hdtalk.errors import WeightsError
 
@@ -36,6 +37,7 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor that still lies in its file. `load()` reads it, contiguous, on the CPU."""
+    """A tensor that still lies in its file. `load()` reads it, contiguous, on the CPU; call it under `guarded`."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -82,21 +84,28 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             head = file.read(512)
     except OSError as error:
         raise WeightsError(f"{path}: cannot read it ({error.strerror or error}). Check the path.") from None
-    try:
+    with guarded(path):
         if head[:4] == b"PK\x03\x04":
             return _read_zip(path)
         if head[8:9] == b"{":
             return _read_safetensors(path)
         if head[:1] == b"\x80":
             return _read_pickle(path)
+        raise WeightsError(f"{_what_is(head)}; expected safetensors, a PyTorch file or a StyleGAN2 pickle.")
+
+
+@contextlib.contextmanager
+def guarded(path: Any) -> Iterator[None]:
+    """Whatever goes wrong while `path` is read becomes a WeightsError that names it."""
+    try:
+        yield
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
     except (MemoryError, RecursionError):
         raise WeightsError(f"{path}: refused, it asks for more memory or depth than a checkpoint needs.") from None
     except Exception as error:  # a damaged file can break the parsers in any way
-        reason = f"{type(error).__name__}: {error}"[:200]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise WeightsError(f"{path}: damaged or cut off ({reason}). Fetch the file again.") from None
-    raise WeightsError(f"{path}: {_what_is(head)}; expected safetensors, a PyTorch file or a StyleGAN2 pickle.")
 
 
 def flatten(tree: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
@@ -128,35 +137,28 @@ def flatten_module(module: dict, prefix: str = "", depth: int = 0) -> Iterator[t
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
-            dtypes = _safetensors_dtypes(path)
-    except SafetensorError as error:
-        raise WeightsError(f"damaged safetensors ({error}). Fetch or export the file again.") from None
+    with safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+    dtypes = _safetensors_dtypes(path)
     content = {key: Tensor(shape, dtypes[key], _from_safetensors(path, key)) for key, shape in shapes.items()}
     return Checkpoint(path, "safetensors", content, metadata)
 
 
 def _safetensors_dtypes(path: Path) -> dict[str, torch.dtype]:
-    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
-    names |= {"I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
+    names = {name.upper().replace("FLOAT", "F").replace("INT", "I").replace("UI", "U"): name for name in DTYPE_NAMES}
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     header.pop("__metadata__", None)
     if unknown := {entry["dtype"] for entry in header.values()} - set(names):
         raise WeightsError(f"holds tensors of type {', '.join(sorted(unknown))}, which no network here uses.")
-    return {key: getattr(torch, names[entry["dtype"]]) for key, entry in header.items()}
+    return {key: DTYPE_NAMES[names[entry["dtype"]]] for key, entry in header.items()}
 
 
 def _from_safetensors(path: Path, key: str) -> Callable[[], torch.Tensor]:
     def load() -> torch.Tensor:
-        try:
-            with safe_open(path, framework="pt") as file:
-                return file.get_tensor(key)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path}: cannot read tensor {key} ({error}). Fetch the file again.") from None
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(key)
 
     return load
 
@@ -318,8 +320,8 @@ class _Interpreter(pickle._Unpickler):  # the pure-Python one: its steps can be 
             return _StorageType(DTYPES[name])
         if module == "torch" and name == "device":
             return _Harmless(lambda *parts: ":".join(map(str, parts)))
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
+        if module == "torch" and name in DTYPE_NAMES:
+            return DTYPE_NAMES[name]
         if self._script and (module == "__torch__" or module.startswith("__torch__.")):
             return type("Script", (Record,), {"kind": f"{module}.{name}"})
         module = module.replace("numpy._core", "numpy.core")

@@ -15,7 +15,7 @@ import torch
 
 from hdtalk import architectures, conversion
 from hdtalk.architectures import ARCHITECTURES, ROLES, Recognised, describe, recognise
-from hdtalk.checkpoints import read_checkpoint
+from hdtalk.checkpoints import guarded, read_checkpoint
 from hdtalk.errors import WeightsError
 from hdtalk.store import (
     BundleFile,
@@ -226,7 +226,8 @@ def convert(source: str | Path, target: str | Path, *, role: str | None = None, 
     path, target = Path(source), Path(target)
     found = _find(path, role) if role else recognise(read_checkpoint(path))
     architectures.check(found, path)
-    tensors = {key: tensor.load() for key, tensor in found.state.items()}
+    with guarded(path):
+        tensors = {key: tensor.load() for key, tensor in found.state.items()}
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     if keys == "nvlabs":
         if found.architecture != "stylegan2":

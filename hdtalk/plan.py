@@ -1,0 +1,145 @@
+"""Before the heavy work: which frame is shown when, and what a run costs in time, memory and disk."""
+
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hdtalk.config import EditConfig
+from hdtalk.data import VideoInfo
+from hdtalk.descent import frozen
+from hdtalk.device import autocast
+from hdtalk.errors import ResourceError
+from hdtalk.images import resize
+
+CROP_CHUNK = 64  # frames per file of crops
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do. `order`: source frame of every output frame, int64; `seconds`: stage -> estimate."""
+
+    video: str
+    speech: str
+    output: str
+    job: str
+    info: VideoInfo
+    bundle: str
+    resolution: int
+    device: str
+    precision: str
+    num_source: int
+    order: np.ndarray
+    seconds: dict[str, float]
+    memory_bytes: int
+    disk_bytes: int
+    notes: tuple[str, ...] = field(default=())
+
+    def lines(self) -> list[str]:
+        """For people: one line per fact."""
+        info, total = self.info, sum(self.seconds.values())
+        size = f"{info.width}x{info.height}, {float(info.fps):.6g} fps"
+        shares = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in self.seconds.items())
+        return [
+            f"video    {self.video}: {size}, {self.num_source} frames used",
+            f"speech   {self.speech}",
+            f"output   {self.output}: {len(self.order)} frames, {len(self.order) / info.fps:.2f} s; job {self.job}",
+            f"bundle   {self.bundle}, {self.resolution} px, on {self.device} in {self.precision}",
+            f"time     about {_duration(total)} ({shares})",
+            f"memory   about {self.memory_bytes / 2**30:.1f} GB; disk about {self.disk_bytes / 1e6:.0f} MB for the job",
+            *(f"note     {note}" for note in self.notes),
+        ]
+
+
+def frame_order(num_frames: int, wanted: int, longer: str, shorter: str) -> np.ndarray:
+    """Source frame of every output frame when the speech lasts `wanted` frames and the shot `num_frames`, int64."""
+    if wanted <= num_frames:
+        return np.arange(wanted if shorter == "trim" else num_frames)
+    output = np.arange(wanted)
+    match longer:
+        case "trim":
+            return np.arange(num_frames)
+        case "freeze":
+            return np.minimum(output, num_frames - 1)
+        case "loop":
+            return output % num_frames
+    period = max(1, 2 * num_frames - 2)  # there and back, the ends shown once
+    return np.minimum(output % period, period - output % period)
+
+
+def used_frames(info: VideoInfo, config: EditConfig) -> tuple[int, int]:
+    """First frame and the one after the last that --trim-start and --trim-end leave."""
+    start = min(round(config.trim_start * float(info.fps)), info.num_frames)
+    stop = min(round(config.trim_end * float(info.fps)), info.num_frames) if config.trim_end else info.num_frames
+    return start, stop
+
+
+def estimate_seconds(bundle, config: EditConfig, num_source: int, num_output: int, device, dtype) -> dict[str, float]:
+    """Stage -> seconds, from one measured step of the networks."""
+    generator, perceptual, landmarker = bundle.generator, bundle.perceptual, bundle.landmarker
+    step = _seconds_per_step(generator, perceptual, None, config, device, dtype)
+    follow = _seconds_per_step(generator, perceptual, landmarker, config, device, dtype)
+    invert, optimise, stitch = config.invert, config.optimise, config.stitch
+    tuned = num_source * invert.passes if invert.passes else invert.steps * invert.batch_size
+    anchors = min(optimise.anchors, num_output) if optimise.joint else 0
+    steps = (optimise.warm_steps if anchors else optimise.steps) * num_output + anchors * optimise.steps
+    return {
+        "faces": 0.06 * num_source,
+        "inversion": step * (num_source * (invert.refine_steps + 1) + tuned * 1.4),
+        "optimisation": follow * steps,
+        "stitching": step * (2 + stitch.steps / 2) * num_output,
+        "writing": 0.06 * num_output,
+    }
+
+
+def estimate_bytes(bundle, config: EditConfig, num_source: int, num_output: int) -> tuple[int, int]:
+    """Peak memory and the job's size on disk. Both grow with the crop's area; memory does not grow with the length."""
+    area = 3 * bundle.resolution**2
+    weights = 4 * sum(p.numel() for p in bundle.generator.parameters())
+    batch = max(config.invert.batch_size, config.optimise.batch_size, config.stitch.batch_size)
+    activations = batch * area * 4 * 160
+    chunk = config.optimise.chunk_frames * (area * 8 + 4 * 68 * 64 * 64)
+    memory = (900 << 20) + 6 * weights + activations + chunk
+    disk = num_source * area + int(num_output * area * 0.8) + 6 * weights + 64 * 512 * 4 * (num_source + num_output)
+    return memory, disk
+
+
+def require_disk(folder: Path, needed: int) -> None:
+    """Raises `ResourceError` when the disk that holds `folder` (or will) has less than `needed` bytes left."""
+    place = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise ResourceError(
+            f"{folder}: the job needs about {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free. "
+            "Free some space, or put it elsewhere with --job DIR."
+        )
+
+
+def _seconds_per_step(generator, perceptual, landmarker, config, device, dtype) -> float:
+    """Forward and backward of one frame; the faster of two runs."""
+    networks = [network for network in (generator, perceptual, landmarker) if network is not None]
+    ws = generator.mean_latent.detach().clone().expand(1, generator.num_ws, -1).clone().requires_grad_(True)
+    seconds = []
+    with frozen(*networks):
+        for _ in range(2):
+            started = time.monotonic()
+            with autocast(device, dtype):
+                image = generator.synthesise(ws)
+                seen = resize(image, min(generator.resolution, config.optimise.perceptual_side or generator.resolution))
+                loss = sum(tap.float().mean() for tap in perceptual.features(seen))
+                if landmarker is not None:
+                    loss = loss + landmarker.heatmaps(resize(image, 256)).float().mean()
+            loss.backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.monotonic() - started)
+    return min(seconds)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

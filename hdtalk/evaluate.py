@@ -14,7 +14,7 @@ import numpy as np
 
 from hdtalk.audio import mfcc, read_audio
 from hdtalk.config import EvaluateConfig
-from hdtalk.crop import crop_face, crop_track
+from hdtalk.crop import crop_faces, crop_track
 from hdtalk.data import FaceTrack, VideoInfo
 from hdtalk.errors import InputError, UsageError, WeightsError
 from hdtalk.instruments import Instruments
@@ -297,7 +297,8 @@ def _synchronisation(alignment: "_Alignment", track: FaceTrack, instruments: Ins
         wanted = (round(tick * rate) for tick in range(int(alignment.num_frames / rate)))
         shown = _pick(alignment.prediction_frames(), wanted)
         for index, frame in shown:
-            yield _to_uint8(crop_face(frame, boxes[min(index, len(boxes) - 1)], SYNC_PX))
+            box = boxes[min(index, len(boxes) - 1)]
+            yield crop_faces([frame], box[None], SYNC_PX)[0].transpose(1, 2, 0)
 
     samples = np.clip(signal * 32768, -32768, 32767).astype(np.int16)
     return lse(faces(), mfcc(samples), len(samples), instruments.syncnet)
@@ -390,12 +391,7 @@ def _squares(centres: np.ndarray, halves: np.ndarray) -> np.ndarray:
 
 
 def _crops(frames: np.ndarray, start: int, indices: np.ndarray, quads: np.ndarray, side: int) -> np.ndarray:
-    crops = [_to_uint8(crop_face(frames[index - start], quads[index], side)) for index in indices]
-    return np.stack(crops) if crops else np.zeros((0, side, side, 3), np.uint8)
-
-
-def _to_uint8(crop: np.ndarray) -> np.ndarray:
-    return np.round((crop.transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    return crop_faces(frames[indices - start], quads[indices], side).transpose(0, 2, 3, 1)
 
 
 def _outside(shape: tuple[int, int], *quads: np.ndarray) -> np.ndarray:

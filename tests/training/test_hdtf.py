@@ -1,0 +1,134 @@
+"""HDTF preparation on lists and downloads of its layout, small enough to look at every pixel."""
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import numbered_frames, read_sound, tone, write_clip
+
+from hdtalk.data import FaceTrack
+from hdtalk.errors import InputError
+from hdtalk.media import probe, read_frames
+from hdtalk.training.hdtf import prepare_hdtf, read_lists, square_around
+
+ROOT = Path(__file__).resolve().parents[2]
+LISTS = {
+    "video_url": "﻿Radio1 https://example.org/1\nRadio2 https://example.org/2\nRadio3 https://example.org/3\n",
+    "resolution": "Radio1.mp4 96\nRadio2.mp4 48\nRadio3.mp4 720\n",
+    "annotion_time": "Radio1.mp4 00:00-00:01 00:01-00:02 \nRadio2.mp4 00:00-00:01\nRadio3.mp4 1:00:05-1:00:07\n",
+    "crop_wh": "Radio1_0.mp4 10 40 20 40\nRadio2_0.mp4 5 20 10 20\nRadio3_0.mp4 0 99 0 99\n",
+    "crop_ratio": "Radio1_0.mp4 1.2\nRadio1_1.mp4 0.9\n",
+}
+
+
+@pytest.fixture
+def lists(tmp_path):
+    folder = tmp_path / "HDTF_dataset"
+    folder.mkdir()
+    for kind, text in LISTS.items():
+        (folder / f"RD_{kind}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def downloads(tmp_path):
+    folder = tmp_path / "downloads"
+    (folder / "RD").mkdir(parents=True)
+    frames = numbered_frames(16, step=12)
+    frames[:, 20:60, 10:50, 1] = 255  # what the published window shows
+    sound = tone(2, rate=16000, channels=1)
+    sound[0][:, 16000:] *= 0.1
+    write_clip(folder / "Radio1.mp4", frames, fps=Fraction(8), audio=sound)
+    write_clip(folder / "RD" / "Radio2.mkv", frames[:8], fps=Fraction(8))  # twice the published height
+    return folder
+
+
+def test_lists_are_joined_by_name(lists):
+    clips = {clip.name: clip for clip in read_lists(lists)}
+    assert list(clips) == ["Radio1_0", "Radio1_1", "Radio2_0", "Radio3_0"]
+    assert clips["Radio1_0"].window_px == (10, 20, 40, 40)  # the file's order is x, width, y, height
+    assert (clips["Radio1_1"].start_s, clips["Radio1_1"].stop_s) == (1, 2)
+    assert clips["Radio1_1"].window_px is None and clips["Radio1_1"].ratio == 0.9
+    assert clips["Radio3_0"].start_s == 3605 and clips["Radio2_0"].height_px == 48
+    assert clips["Radio1_0"].url == "https://example.org/1"  # its list begins with a byte order mark
+
+
+def test_damaged_lists_are_named_with_their_line(lists, tmp_path):
+    (lists / "RD_annotion_time.txt").write_text("Radio1.mp4 00:00-00:01\nRadio2.mp4 00:09-00:01\n")
+    with pytest.raises(InputError, match=r"RD_annotion_time.txt, line 2: cannot be read: 'Radio2.mp4 00:09-00:01'"):
+        read_lists(lists)
+    (lists / "RD_resolution.txt").unlink()
+    with pytest.raises(InputError, match="RD_resolution.txt: this list is missing"):
+        read_lists(lists)
+    with pytest.raises(InputError, match="no lists of HDTF there"):
+        read_lists(tmp_path)
+
+
+def test_method_1_cuts_the_published_window_in_time_and_space(lists, downloads, tmp_path):
+    outcomes = {outcome.clip: outcome for outcome in prepare_hdtf(read_lists(lists), downloads, tmp_path / "out")}
+    first = tmp_path / "out" / outcomes["Radio1_0"].path
+    assert first.relative_to(tmp_path / "out").as_posix() == "RD/Radio1_0.mp4"
+    info, frames = probe(first), np.stack(list(read_frames(first)))
+    assert (info.width, info.height, info.fps, info.num_frames) == (512, 512, 8, 8)
+    assert frames[..., 1].min() > 230 and abs(frames[3, 256, 100, 0].astype(int) - (16 + 3 * 12)) < 8
+    samples, rate = read_sound(first)
+    assert rate == 16000 and abs(samples.shape[1] / rate - 1) < 0.1 and samples[0, 2000:14000].std() > 0.2
+
+    assert outcomes["Radio2_0"].window_px == (10, 20, 40, 40)  # published for 48 px, downloaded with 96
+    assert "no window" in outcomes["Radio1_1"].reason
+    assert "not downloaded: expected Radio3.mp4 (from https://example.org/3)" in outcomes["Radio3_0"].reason
+    table = json.loads((tmp_path / "out" / "hdtf.json").read_text())
+    assert [row["clip"] for row in table] == list(outcomes)
+
+
+def test_method_2_follows_the_face_over_the_whole_interval(lists, downloads, tmp_path):
+    asked = []
+
+    def track(path, first, last):
+        asked.append((path.name, first, last))
+        corners = np.zeros((last - first, 68, 2), np.float32) + [40, 30]
+        corners[:, 0] = [[60 + t, 50] for t in range(last - first)]
+        return FaceTrack(corners, np.arange(last - first) != 7)
+
+    outcomes = {
+        outcome.clip: outcome
+        for outcome in prepare_hdtf(read_lists(lists), downloads, tmp_path / "out", method=2, track=track)
+    }
+    assert asked == [("Radio1.mp4", 0, 8), ("Radio1.mp4", 8, 16)]
+    # x 40 ... 66 (frame 7 has no face), y 30 ... 50: side 26 * 1.2, about their middle (53, 40)
+    assert outcomes["Radio1_0"].window_px == (38, 24, 31, 31)
+    assert outcomes["Radio1_1"].window_px == (42, 28, 23, 23)
+    second = tmp_path / "out" / outcomes["Radio1_1"].path
+    samples, _ = read_sound(second)
+    assert probe(second).num_frames == 8 and 0.02 < samples[0, 2000:14000].std() < 0.06  # the quiet second
+    assert "no ratio" in outcomes["Radio2_0"].reason
+
+
+def test_method_2s_square_stays_inside_the_picture():
+    track = FaceTrack(np.float32([[[0, 0], [90, 40]]]), np.array([True]))
+    assert square_around(track, 1.0, 200, 100) == (0, 0, 90, 90)
+    assert square_around(track, 2.0, 200, 100) == (0, 0, 100, 100)
+    with pytest.raises(InputError, match="no face found"):
+        square_around(FaceTrack(track.landmarks_px, np.array([False])), 1.0, 200, 100)
+
+
+def test_a_window_of_another_video_is_refused(lists, downloads, tmp_path):
+    (lists / "RD_crop_wh.txt").write_text("Radio1_0.mp4 100 90 0 90\n")
+    (outcome, *_) = prepare_hdtf(read_lists(lists), downloads, tmp_path / "out")
+    assert "does not fit into 128x96" in outcome.reason and not list((tmp_path / "out").rglob("*.mp4"))
+
+
+def test_script_reports_what_is_missing_and_keeps_what_is_there(lists, downloads, tmp_path):
+    out = tmp_path / "out"
+    (out / "RD").mkdir(parents=True)
+    (out / "RD" / "Radio1_0.mp4").write_bytes(b"made earlier")
+    command = [sys.executable, str(ROOT / "scripts" / "prepare_hdtf"), str(lists), str(downloads), str(out)]
+    run = subprocess.run([*command, "--only", "Radio1", "--only", "Radio3"], capture_output=True, text=True, check=True)
+    assert "1 of 3 clips are in" in run.stdout and "Radio3_0: not downloaded" in run.stdout
+    assert (out / "RD" / "Radio1_0.mp4").read_bytes() == b"made earlier"
+    run = subprocess.run([*command[:3], str(tmp_path / "gone"), str(out)], capture_output=True, text=True)
+    assert run.returncode == 3 and "gone: there is no such folder" in run.stderr

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import logging
+import math
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -86,7 +87,7 @@ def schedule(progress: float, config: TrainConfig) -> float:
     if progress < config.decay_from:
         return 1.0
     phase = (progress - config.decay_from) / max(1e-9, 1 - config.decay_from)
-    return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + np.cos(np.pi * min(1.0, phase)))
+    return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * min(1.0, phase)))
 
 
 def train(task: Task, out: Path, resume: bool = True) -> dict[str, float]:

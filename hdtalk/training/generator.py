@@ -1,0 +1,208 @@
+"""Trains a small StyleGAN2 on rendered heads: distilled from the renderer's parameters, then sharpened adversarially.
+
+Renderer parameters -> mapping -> w -> synthesis is supervised by the render itself (pixels at several scales, edges,
+deep features), growing in resolution. `LatentTask` then fits the generator's own mapping network, so that
+z ~ N(0, I), read as renderer parameters through inverse CDFs, samples heads.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hdtalk.generators.discriminator import Discriminator
+from hdtalk.generators.stylegan2 import Generator
+from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8
+from hdtalk.training.rendered import RenderedStills
+
+FEATURES = (2, 3, 4, 5, 6, 11, 12, 13)  # CelebAMask labels of brows, eyes, glasses, mouth and lips
+LATENT_SIZE = 512
+
+
+class ParameterMapping(nn.Module):
+    """Renderer parameters [N,P] -> w [N,512]."""
+
+    def __init__(self, num_parameters: int, hidden: int = 512, layers: int = 3):
+        super().__init__()
+        sizes = [num_parameters, *[hidden] * layers]
+        blocks = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
+        self.net = nn.Sequential(*blocks, nn.Linear(hidden, LATENT_SIZE))
+
+    def forward(self, params: torch.Tensor) -> torch.Tensor:
+        return self.net(params)
+
+
+def pixel_weights(labels: torch.Tensor) -> torch.Tensor:
+    """Importance [N,1,H,W] of pixels by their label [N,H,W]: facial features 5, head 1, neck 0.6, cloth 0.3,
+    background 0.25; soft at the borders."""
+    weight = torch.ones(labels.shape, dtype=torch.float32, device=labels.device)
+    weight[labels == 0] = 0.25
+    weight[labels == 16] = 0.3
+    weight[labels == 14] = 0.6
+    features = torch.zeros_like(weight)
+    for label in FEATURES:
+        features[labels == label] = 1.0
+    features = F.max_pool2d(features[:, None], 9, 1, 4)
+    features = F.avg_pool2d(features, 9, 1, 4, count_include_pad=False)
+    return torch.maximum(weight[:, None], 5 * features)
+
+
+def multi_scale_loss(made: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Weighted L1 of pixels and of edges at full, half, quarter and eighth size."""
+    loss = made.new_zeros((), dtype=torch.float32)
+    for level in range(4):
+        error = (made - truth).abs().mean(1, keepdim=True)
+        loss = loss + (error * weight).sum() / weight.sum()
+        if level < 2:
+            for axis in (2, 3):
+                edge_error = (made.diff(dim=axis) - truth.diff(dim=axis)).abs().mean(1, keepdim=True)
+                edge_weight = weight.narrow(axis, 1, weight.shape[axis] - 1)
+                loss = loss + 0.7 * (edge_error * edge_weight).sum() / edge_weight.sum()
+        made, truth, weight = (F.avg_pool2d(x, 2) for x in (made, truth, weight))
+    return loss
+
+
+class GeneratorTask(Task):
+    """Distillation with growth, then (from `adversarial_from` of the run on) an adversarial term with lazy R1."""
+
+    name = "generator"
+    averaged = ("generator", "mapping")
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: RenderedStills,
+        validation: RenderedStills,
+        sizes: dict,
+        perceptual: nn.Module | None = None,
+        growth: tuple[tuple[float, int], ...] = ((0.06, 64), (0.3, 128)),
+        adversarial_from: float = 0.8,
+        r1_every: int = 16,
+    ):
+        super().__init__(config)
+        torch.manual_seed(config.seed)
+        self.data, self.validation, self.sizes = data, validation, sizes
+        self.growth, self.adversarial_from, self.r1_every = growth, adversarial_from, r1_every
+        self.perceptual = None if perceptual is None else perceptual.to(self.device)
+        generator = Generator(**sizes).to(self.device, memory_format=torch.channels_last)
+        mapping = ParameterMapping(data.params.shape[1]).to(self.device)
+        generator.style.requires_grad_(False)
+        discriminator = Discriminator(
+            sizes["resolution"], channel_base=sizes["channel_base"] // 2, channel_max=sizes["channel_max"]
+        ).to(self.device, memory_format=torch.channels_last)
+        self.networks = {"generator": generator, "mapping": mapping, "discriminator": discriminator}
+        trained = [p for p in generator.parameters() if p.requires_grad]
+        rate = config.learning_rate
+        self.optimisers = {
+            "main": torch.optim.Adam(
+                [{"params": trained}, {"params": mapping.parameters(), "lr": rate * 0.25}], lr=rate, betas=(0.5, 0.99)
+            ),
+            "discriminator": torch.optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.0, 0.99)),
+        }
+        self.synthesise = generator.synthesise
+        if config.compile:
+            self.synthesise = torch.compile(generator.synthesise, dynamic=False)
+
+    def resolution_at(self, progress: float) -> int:
+        for end, resolution in self.growth:
+            if progress < end:
+                return resolution
+        return self.sizes["resolution"]
+
+    def batch(self, indices, resolution: int):
+        images, labels = self.data.pictures(indices), self.data.label_maps(indices)
+        return _tensors(images, labels, self.data.params[indices], resolution, self.device)
+
+    def step(self, step: int, progress: float, rng: np.random.Generator) -> dict[str, float]:
+        resolution = self.resolution_at(progress)
+        # small pictures are cheap: keep the cost of a step about even
+        size = self.config.batch_size * min(4, self.sizes["resolution"] // resolution)
+        truth, weight, params = self.batch(rng.integers(len(self.data), size=size), resolution)
+        ws = self.networks["mapping"](params)[:, None].expand(-1, self.networks["generator"].num_ws, -1)
+        with self.autocast():
+            made = self.synthesise(ws, noise="none", resolution=resolution)
+        made = made.float()
+        loss = multi_scale_loss(made, truth, weight)
+        numbers = {"pixels": loss.item(), "resolution": resolution}
+        if self.perceptual is not None and resolution >= 128:
+            with self.autocast():
+                features = self.perceptual(made, truth).mean()
+            loss = loss + 1.0 * features
+            numbers["features"] = features.item()
+        adversarial = progress >= self.adversarial_from and resolution == self.sizes["resolution"]
+        if adversarial:
+            discriminator = self.networks["discriminator"].requires_grad_(False)
+            with self.autocast():
+                score = discriminator(made)
+            deceit = F.softplus(-score.float()).mean()
+            loss = loss + 0.02 * deceit
+            numbers["deceit"] = deceit.item()
+        self.update(loss)
+        if adversarial:
+            numbers |= self._train_discriminator(made.detach(), truth, step)
+        return numbers
+
+    def _train_discriminator(self, made, truth, step) -> dict[str, float]:
+        discriminator = self.networks["discriminator"].requires_grad_(True)
+        with self.autocast():
+            fake, real = discriminator(made), discriminator(truth)
+        loss = F.softplus(fake.float()).mean() + F.softplus(-real.float()).mean()
+        numbers = {"discriminator": loss.item()}
+        if step % self.r1_every == 0:
+            few = truth[:8].clone().requires_grad_(True)
+            with self.autocast():
+                score = discriminator(few)
+            (gradient,) = torch.autograd.grad(score.float().sum(), few, create_graph=True)
+            penalty = gradient.square().sum((1, 2, 3)).mean()
+            loss = loss + 0.5 * 5.0 * self.r1_every * penalty / 16
+            numbers["r1"] = penalty.item() * self.r1_every
+        self.update(loss, "discriminator")
+        return numbers
+
+    def validate(self, averages):
+        measures, rows = {}, []
+        resolution = averages["generator"].resolution
+        for name, data in (("", self.validation), ("training_", self.data)):
+            chosen = np.linspace(0, len(data) - 1, 48).astype(int)
+            whole, mouth = [], []
+            for part in np.array_split(chosen, 6):
+                labels = data.label_maps(part)
+                truth, _, params = _tensors(data.pictures(part), labels, data.params[part], resolution, self.device)
+                ws = averages["mapping"](params)[:, None].expand(-1, averages["generator"].num_ws, -1)
+                with self.autocast():
+                    made = averages["generator"].synthesise(ws, noise="none").float()
+                error = ((made.clamp(-1, 1) - truth) / 2).square().mean(1).cpu().numpy()
+                whole.extend(-10 * np.log10(error.mean((1, 2))))
+                in_mouth = np.isin(labels, (11, 12, 13))
+                mouth.extend(-10 * np.log10(e[m].mean()) for e, m in zip(error, in_mouth, strict=True) if m.any())
+                if len(rows) < 4:
+                    rows += [list(to_uint8(truth)), list(to_uint8(made))]
+            measures[name + "psnr_db"] = float(np.mean(whole))
+            measures[name + "mouth_psnr_db"] = float(np.mean(mouth))
+        return measures, picture_grid(rows)
+
+    def export(self, averages, folder: Path, measures) -> None:
+        from hdtalk import weights
+
+        weights.write_bundle_file(
+            folder,
+            "generator",
+            averages["generator"].state_dict(),
+            architecture="stylegan2",
+            sizes=self.sizes,
+            trained_on=self.data.description,
+            quality={k: round(v, 4) for k, v in measures.items()},
+        )
+
+
+def _tensors(images, labels, params, resolution: int, device):
+    """Truth [N,3,r,r] in [-1,1], pixel weights [N,1,r,r], parameters [N,P]."""
+    truth = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    weight = pixel_weights(torch.from_numpy(labels).to(device))
+    factor = truth.shape[-1] // resolution
+    if factor > 1:
+        truth, weight = F.avg_pool2d(truth, factor), F.avg_pool2d(weight, factor)
+    truth = truth.contiguous(memory_format=torch.channels_last)
+    return truth, weight, torch.from_numpy(params).to(device)

@@ -1,0 +1,91 @@
+"""Trains the perceptual backbone: a small convolutional net that must read everything the renderer was told."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hdtalk.models.demo_backbone import DemoBackbone
+from hdtalk.training.augment import camera_faults, random_affine, warp, warp_points
+from hdtalk.training.loop import Task, TrainConfig
+from hdtalk.training.rendered import RenderedStills
+
+
+class ReadingHeads(nn.Module):
+    """From the backbone's taps (mean and spread of each channel) to the renderer's parameters and the landmarks."""
+
+    def __init__(self, channels: list[int], num_parameters: int):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(2 * sum(channels), 512), nn.LeakyReLU(0.2))
+        self.parameters_out = nn.Linear(512, num_parameters)
+        self.landmarks_out = nn.Sequential(
+            nn.Linear(channels[-1] * 64 + 512, 256), nn.LeakyReLU(0.2), nn.Linear(256, 136)
+        )
+
+    def forward(self, taps: list[torch.Tensor]):
+        taps = [t.float() for t in taps]
+        pooled = torch.cat([torch.cat([t.mean((2, 3)), t.std((2, 3))], 1) for t in taps], 1)
+        hidden = self.trunk(pooled)
+        placed = F.adaptive_avg_pool2d(taps[-1], 8).flatten(1)
+        return self.parameters_out(hidden), self.landmarks_out(torch.cat([placed, hidden], 1)).reshape(-1, 68, 2)
+
+
+class PerceptualTask(Task):
+    name = "perceptual"
+    averaged = ("backbone", "heads")
+
+    def __init__(self, config: TrainConfig, data: RenderedStills, validation: RenderedStills, sizes: dict):
+        super().__init__(config)
+        torch.manual_seed(config.seed)
+        self.data, self.validation, self.sizes = data, validation, sizes
+        backbone = DemoBackbone(**sizes).to(self.device, memory_format=torch.channels_last)
+        heads = ReadingHeads(backbone.channels, data.params.shape[1]).to(self.device)
+        self.networks = {"backbone": backbone, "heads": heads}
+        trained = [*backbone.parameters(), *heads.parameters()]
+        self.optimisers = {"main": torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=1e-4)}
+
+    def _batch(self, data, indices, rng):
+        images, points = [], []
+        for image, landmarks_px in zip(data.pictures(indices), data.landmarks_px[indices], strict=True):
+            matrix = random_affine(rng, 256, (0.9, 1.1), 4.0, 0.03)
+            images.append(camera_faults(warp(image, matrix, rng), rng, 0.5))
+            points.append(warp_points(landmarks_px, matrix))
+        x = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        points = torch.from_numpy(np.stack(points).astype(np.float32)).to(self.device) / 128 - 1
+        return x, torch.from_numpy(data.params[indices]).to(self.device), points
+
+    def _losses(self, backbone, heads, batch):
+        x, params, points = batch
+        with self.autocast():
+            taps = backbone(x)
+        read_params, read_points = heads(taps)
+        return F.smooth_l1_loss(read_params, params), (read_points - points).abs().mean()
+
+    def step(self, step, progress, rng):
+        batch = self._batch(self.data, rng.integers(len(self.data), size=self.config.batch_size), rng)
+        params_loss, points_loss = self._losses(self.networks["backbone"], self.networks["heads"], batch)
+        self.update(params_loss + 5 * points_loss)
+        return {"parameters": params_loss.item(), "landmarks_px": points_loss.item() * 128}
+
+    def validate(self, averages):
+        rng, numbers = np.random.default_rng(2), []
+        for part in np.array_split(np.arange(min(320, len(self.validation))), 10):
+            batch = self._batch(self.validation, part, rng)
+            numbers.append([x.item() for x in self._losses(averages["backbone"], averages["heads"], batch)])
+        params_loss, points_loss = np.mean(numbers, 0)
+        return {"parameters": float(params_loss), "landmarks_px": float(points_loss) * 128}, None
+
+    def export(self, averages, folder: Path, measures) -> None:
+        from hdtalk import weights
+
+        weights.write_bundle_file(
+            folder,
+            "perceptual",
+            averages["backbone"].state_dict(),
+            architecture="demo_backbone",
+            sizes=self.sizes,
+            trained_on=self.data.description,
+            quality={k: round(v, 4) for k, v in measures.items()},
+        )

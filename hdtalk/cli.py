@@ -9,7 +9,9 @@ import sys
 import click
 
 from hdtalk import __version__
+from hdtalk.config import EditConfig
 from hdtalk.errors import HDTalkError, ResourceError, Stopped, UsageError, WeightsError
+from hdtalk.options import CHOICES
 
 
 class HDTalkGroup(click.Group):
@@ -295,6 +297,205 @@ def evaluate(paths, methods, crop, bundle, device, json_path, csv_path, markdown
 def _show_clip(done: int, total: int, what: str) -> None:
     if sys.stderr.isatty():
         click.echo(f"\r\033[K{'' if done == total else f'{done + 1}/{total} {what}'}", nl=False, err=True)
+
+
+def _stage_options(command):
+    """Options that edit and invert share; their defaults come from the configuration."""
+    defaults = EditConfig()
+    options = [
+        click.option("-o", "--output", type=click.Path(dir_okay=False), help="Video to write: .mp4, .mov or .mkv."),
+        click.option("--bundle", default="auto", show_default=True, help="Weights: auto, demo, ffhq or a folder."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
+        click.option(
+            "--preset",
+            type=click.Choice(CHOICES["preset"]),
+            default=defaults.preset,
+            show_default=True,
+            help="fast: the same objective in a fraction of the time. paper: frame by frame, as published.",
+        ),
+        click.option(
+            "--precision", type=click.Choice(CHOICES["precision"]), default=defaults.precision, show_default=True
+        ),
+        click.option("--seed", type=click.IntRange(0), default=defaults.seed, show_default=True),
+        click.option(
+            "--job", type=click.Path(file_okay=False), help="Folder of intermediate results. [default: OUTPUT.job]"
+        ),
+        click.option(
+            "--resume/--restart", default=True, help="Use what the job holds, or forget it. [default: resume]"
+        ),
+        click.option(
+            "--on-missing-face",
+            type=click.Choice(CHOICES["faces.on_missing"]),
+            default=defaults.faces.on_missing,
+            show_default=True,
+            help="Frames without a face: keep them unedited, interpolate the face, or fail.",
+        ),
+        click.option(
+            "--face",
+            default=defaults.faces.face,
+            show_default=True,
+            help="Which face: largest, INDEX from the left, or x,y in the first frame.",
+        ),
+        click.option(
+            "--trim-start", type=float, default=defaults.trim_start, help="Seconds to leave out at the start."
+        ),
+        click.option("--trim-end", type=float, help="Where to end, in seconds of the video."),
+        click.option("--codec", default=defaults.media.codec, show_default=True, help="Video encoder of the output."),
+        click.option(
+            "--crf", type=int, default=defaults.media.crf, show_default=True, help="Its quality; lower is better."
+        ),
+        click.option(
+            "--track",
+            type=click.Path(dir_okay=False),
+            help="Landmarks of the video's frames, landmarks_px [T,68,2] in an .npz, instead of detecting them.",
+        ),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Any other setting, e.g. optimise.steps=60 (see hdtalk/config.py). Repeatable.",
+        ),
+        click.option("--overwrite", is_flag=True, help="Replace the output if it is there."),
+        click.option("--dry-run", is_flag=True, help="Check everything, show plan, time and memory, and stop."),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@hdtalk.command()
+@click.argument("video", type=click.Path(dir_okay=False))
+@click.argument("speech", type=click.Path(dir_okay=False))
+@_stage_options
+@click.option(
+    "--emotion", metavar="NAME[:0..1]", help="Emotion of the face, e.g. happy:0.6. [default: that of the voice]"
+)
+@click.option("--emotion-from", type=click.Path(dir_okay=False), metavar="WAV", help="Take the emotion of a recording.")
+@click.option(
+    "--audio-longer",
+    type=click.Choice(CHOICES["audio_longer"]),
+    default=EditConfig.audio_longer,
+    show_default=True,
+    help="What is shown when the speech outlasts the shot (trim cuts the speech).",
+)
+@click.option(
+    "--audio-shorter",
+    type=click.Choice(CHOICES["audio_shorter"]),
+    default=EditConfig.audio_shorter,
+    show_default=True,
+    help="End with the speech, or go on with the mouth closed.",
+)
+@click.option("--audio-mix", default="", metavar="keep-background:DB", help="Keep the video's own sound underneath.")
+@click.option(
+    "--latent-space",
+    type=click.Choice(CHOICES["optimise.latent_space"]),
+    help="Where the codes may move. [default: preset's]",
+)
+@click.option(
+    "--landmarks",
+    type=click.Path(dir_okay=False),
+    help="Drive by these landmarks instead of the speech: landmarks_px [T,68,2] per output frame, in an .npz.",
+)
+@click.option("--compare", is_flag=True, help="Also write OUT_compare: original, landmarks and edited side by side.")
+def edit(video, speech, job, resume, settings, dry_run, as_json, **options) -> None:
+    """Re-voice VIDEO with SPEECH (any audio or video file).
+
+    Writes OUT.mp4, OUT.json (what was done and how well) and OUT.job (intermediate results: a stopped run goes on
+    there, and another speech over the same video re-uses its inversion).
+
+    \b
+    hdtalk edit talk.mp4 speech.wav -o out.mp4
+    hdtalk edit talk.mp4 speech.wav -o out.mp4 --emotion happy:0.6 --compare
+    """
+    from hdtalk import pipeline
+
+    options = _given(options, settings)
+    if dry_run:
+        for name in ("emotion", "emotion_from"):
+            options.pop(name, None)
+        return _show_plan(pipeline.plan_edit(video, speech, job=job, **options), as_json)
+    with _stage_bars() as progress:
+        result = pipeline.edit_video(video, speech, job=job, restart=not resume, progress=progress, **options)
+    _show_result(result, as_json, f"{result.num_edited} of {result.num_frames} frames edited")
+
+
+@hdtalk.command()
+@click.argument("video", type=click.Path(dir_okay=False))
+@_stage_options
+def invert(video, job, resume, settings, dry_run, as_json, **options) -> None:
+    """Find the codes of VIDEO's face and tune the generator to it.
+
+    Writes a video of the reconstruction, its scores (OUT.json) and the inversion itself (OUT.job), which
+    `hdtalk edit --job OUT.job` with the same video and settings takes up.
+    """
+    from hdtalk import pipeline
+
+    options = _given(options, settings)
+    if dry_run:
+        return _show_plan(pipeline.plan_edit(video, None, job=job, **options), as_json)
+    with _stage_bars() as progress:
+        result = pipeline.invert_video(video, job=job, restart=not resume, progress=progress, **options)
+    _show_result(result, as_json, f"{result.num_inverted} of {result.num_frames} frames inverted")
+
+
+def _given(options: dict, settings: tuple[str, ...]) -> dict:
+    """Options as the library takes them: those left open dropped, those that repeat a default too (presets decide)."""
+    context = click.get_current_context()
+    explicit = {
+        name: value
+        for name, value in options.items()
+        if value is not None and context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    }
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting}: expected NAME=VALUE, for example optimise.steps=60.")
+        explicit[name.strip()] = value.strip()
+    return explicit
+
+
+def _show_plan(plan, as_json: bool) -> None:
+    if as_json:
+        fields = {name: getattr(plan, name) for name in ("video", "speech", "output", "job", "bundle", "resolution")}
+        numbers = {"frames": len(plan.order), "memory_bytes": plan.memory_bytes, "disk_bytes": plan.disk_bytes}
+        click.echo(json.dumps(fields | numbers | {"seconds": plan.seconds, "notes": plan.notes}, indent=1))
+        return
+    for line in plan.lines():
+        click.echo(line)
+
+
+def _show_result(result, as_json: bool, summary: str) -> None:
+    if as_json:
+        from dataclasses import asdict
+
+        click.echo(json.dumps(asdict(result), indent=1, default=str))
+        return
+    seconds = sum(result.seconds.values())
+    click.echo(f"{result.output}: {summary}, {seconds:.0f} s; reconstruction {result.scores['psnr_db']:.1f} dB")
+
+
+@contextlib.contextmanager
+def _stage_bars():
+    """Yields a progress callback that draws one bar per stage with its ETA on a terminal, and nothing elsewhere."""
+    from tqdm import tqdm
+
+    bars: dict = {}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage not in bars:
+            for bar in bars.values():
+                bar.close()
+            bars[stage] = tqdm(total=total, desc=f"{stage:13}", file=sys.stderr, disable=None, leave=True, unit="")
+        bars[stage].total = total
+        bars[stage].update(done - bars[stage].n)
+
+    try:
+        yield progress
+    finally:
+        for bar in bars.values():
+            bar.close()
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import hdtalk
-from hdtalk import audio, crop, invert, media, optimise, stitch
+from hdtalk import audio, crop, face_landmarks, invert, media, optimise, stitch
 from hdtalk.config import EditConfig
 from hdtalk.data import CropTrack, FaceTrack, SpeechFeatures, VideoInfo
 from hdtalk.device import resolve_device, resolve_precision
@@ -559,13 +559,16 @@ class _Run:
     def _track_faces(self) -> FaceTrack:
         if self.track_px is not None:
             return FaceTrack(self.track_px, np.ones(len(self.track_px), bool))
-        from hdtalk import face_landmarks
-
         return face_landmarks.track_face(
-            self.video, self.bundle.detector, self.bundle.landmarker, self.config.faces,
-            start=self.first, stop=self.first + self.num_source,
-            progress=lambda done, total: self.report("faces", done, total),
-        )  # fmt: skip
+            lambda start, stop: media.read_frames(self.video, self.first + start, self.first + stop, self.config.media),
+            self.num_source,
+            float(self.info.fps),
+            self.bundle.detector,
+            self.bundle.landmarker,
+            self.config.faces,
+            str(self.video),
+            lambda done, total: self.report("faces", done, total),
+        )
 
     def _predict_landmarks(self, face: FaceTrack, source_px: np.ndarray) -> np.ndarray:
         from hdtalk import speech_landmarks

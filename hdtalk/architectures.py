@@ -79,10 +79,8 @@ def describe(architecture: str, sizes: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check(found: Recognised, path: Any) -> None:
-    """Raise WeightsError unless names and shapes fit the network; reads no tensor and reserves no memory."""
-    with torch.device("meta"):
-        network = construct(found, path)
-    _check_names(network.state_dict(), found, path)
+    """Raise WeightsError unless names and shapes fit the network; reads no tensor."""
+    _check_names(construct(found, path).state_dict(), found, path)
 
 
 def construct(found: Recognised, path: Any) -> torch.nn.Module:
@@ -199,10 +197,12 @@ def _from_nvlabs(state: dict[str, Tensor], module: dict, source: str) -> Recogni
 def _with_average(found: Recognised) -> Recognised:
     """Official files keep the average latent beside the state dict; here it is one of the network's buffers."""
     average = found.extras.get("latent_avg")
-    name = {"stylegan2": "mean_latent", "e4e": "mean_latent"}.get(found.architecture)
-    if average is None or name is None or name in found.state:
+    if average is None or "mean_latent" in found.state or found.architecture not in ("stylegan2", "e4e"):
         return found
-    return replace(found, state=dict(found.state) | {name: average})
+    if found.architecture == "e4e" and len(average.shape) == 1:
+        rows = 2 * (found.sizes["resolution"].bit_length() - 1) - 2
+        average = conversion.derived(average, (rows, *average.shape), lambda row: row.expand(rows, -1))
+    return replace(found, state=dict(found.state) | {"mean_latent": average})
 
 
 def decoder_of(found: Recognised) -> Recognised | None:
@@ -212,8 +212,12 @@ def decoder_of(found: Recognised) -> Recognised | None:
         return None
     average = found.extras.get("latent_avg")
     if average is not None:
-        decoder = dict(decoder) | {"mean_latent": conversion.derived(average, average.shape[-1:], lambda rows: rows[0])}
+        decoder = dict(decoder) | {"mean_latent": conversion.derived(average, average.shape[-1:], _first_row)}
     return Recognised("stylegan2", stylegan2_sizes(decoder), decoder, f"{found.source}, decoder")
+
+
+def _first_row(average: torch.Tensor) -> torch.Tensor:
+    return average.reshape(-1, average.shape[-1])[0]
 
 
 def _tensorflow_variables(network: Record) -> list[tuple[str, Tensor]]:

@@ -118,7 +118,7 @@ def legacy(content) -> bytes:
     return buffer.getvalue()
 
 
-def nvlabs_state(resolution=16, channels=(8, 6, 4), w_dim=16, num_mapping_layers=2, seed=0) -> dict[str, torch.Tensor]:
+def nvlabs_state(resolution=16, channels=(8, 6, 3), w_dim=16, num_mapping_layers=2, seed=0) -> dict[str, torch.Tensor]:
     """Random weights under NVlabs' keys, in NVlabs' order (synthesis first)."""
     random = torch.Generator().manual_seed(seed)
 

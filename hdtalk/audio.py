@@ -11,7 +11,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from scipy.fft import dct, rfft
+from scipy.fft import dct, irfft, rfft
 
 from hdtalk.config import AudioConfig
 from hdtalk.data import SpeechFeatures
@@ -24,7 +24,7 @@ __all__ = ["mfcc", "mfcc_windows", "num_video_frames", "read_audio", "read_speec
 NUM_COEFFICIENTS = 12
 
 _NUM_FFT, _NUM_FILTERS, _LIFTER, _PREEMPHASIS = 512, 26, 22, 0.97
-_PITCH_FRAME, _PITCH_FFT, _PITCH_MIN_HZ, _PITCH_MAX_HZ = 640, 2048, 60.0, 500.0
+_PITCH_FRAME, _PITCH_FFT, _PITCH_MIN_HZ, _PITCH_MAX_HZ = 640, 1024, 60.0, 500.0
 _INT16 = 32768.0  # python_speech_features is fed 16-bit integers; the same scale gives the same log energies
 _FORMATS = (
     "wav,w64,rf64,flac,mp3,mov,mp4,m4a,3gp,aac,ogg,opus,matroska,webm,aiff,au,caf,avi,mpegts,mpeg,flv,asf,amr,ac3,eac3"
@@ -202,10 +202,11 @@ def _pauses(energy_db: np.ndarray, level_db: float) -> np.ndarray:
 
 def _pitch(frames: np.ndarray) -> np.ndarray:
     """`[rows, 2]`: log2(pitch / 150 Hz), zero where unvoiced, and voicing in [0,1], by normalised autocorrelation."""
-    window = np.hanning(_PITCH_FRAME)
-    spectrum = np.abs(rfft((frames - frames.mean(-1, keepdims=True)) * window, _PITCH_FFT, axis=-1)) ** 2
+    frames = frames.astype(np.float32)
+    windowed = (frames - frames.mean(-1, keepdims=True)) * np.hanning(_PITCH_FRAME).astype(np.float32)
+    spectrum = np.abs(rfft(windowed, _PITCH_FFT, axis=-1))
     # Square-root compression flattens formants, which would otherwise win over the fundamental.
-    correlation = np.fft.irfft(np.sqrt(spectrum), axis=-1)
+    correlation = irfft(spectrum, axis=-1)
     correlation /= correlation[:, :1] + 1e-6 * np.sqrt(_PITCH_FRAME) * 100
     low, high = int(SAMPLE_RATE / _PITCH_MAX_HZ), int(SAMPLE_RATE / _PITCH_MIN_HZ)
     # A slight slope prefers the first of the equally good multiples of the period.

@@ -1,0 +1,205 @@
+"""Speech features and a shot's landmarks -> the landmarks of the same person, in the same pose, saying the new words.
+
+Displacements from the speech move the person's own neutral face; the alignment network turns it to each frame's pose.
+Nothing here grows with the length of the speech except the landmarks themselves.
+"""
+
+import logging
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import torch
+from scipy.interpolate import PchipInterpolator
+
+from hdtalk.config import SpeechConfig
+from hdtalk.data import SpeechFeatures
+from hdtalk.emotion import named_code, voice_code, voice_codes
+from hdtalk.errors import InputError
+from hdtalk.face_units import close_lips, from_face_units, neutral_face, to_face_units
+from hdtalk.models.speech import EMOTIONS, SpeechModel
+from hdtalk.windows import exact_fps, mfcc_windows, num_video_frames, silent_frames
+
+logger = logging.getLogger(__name__)
+
+# Share of each point that comes from the network as it is; the rest follows the shot's own point, moved by the emotion.
+_SPOKEN = np.zeros(68, np.float32)
+_SPOKEN[48:] = 1.0
+_SPOKEN[2:15] = (0.33, 0.66, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0.66, 0.33)
+_FIXED = [*range(27, 31), 36, 39, 42, 45]  # nose bridge and eye corners: no expression moves them
+_LIDS = {36: (37, 38, 40, 41), 42: (43, 44, 46, 47)}
+
+
+def predict_landmarks(
+    speech: SpeechFeatures,
+    landmarks_px: np.ndarray,
+    fps: Fraction | float,
+    *,
+    model: SpeechModel,
+    emotion: str | None = None,
+    emotion_from: SpeechFeatures | None = None,
+    config: SpeechConfig | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Float32 `[T,68,2]` full-frame pixels: `landmarks_px` `[T,68,2]` of a shot at `fps`, re-voiced by `speech`, which
+    starts with the first frame (HDTalk paper, III.A). Frames beyond the speech keep a closed mouth.
+
+    `emotion`: `NAME` or `NAME:0..1`; `emotion_from`: features of another recording whose emotion is taken; neither: the
+    emotion of the voice, as it changes. Brows, lids and nose keep the person's own motion and get the emotion's on top.
+    Raises InputError for landmarks that are empty or not finite."""
+    config = config or SpeechConfig()
+    landmarks_px = np.asarray(landmarks_px, np.float32)
+    if landmarks_px.ndim != 3 or landmarks_px.shape[1:] != (68, 2) or not len(landmarks_px):
+        raise InputError(f"landmarks: expected [T,68,2] with T >= 1, got {list(landmarks_px.shape)}.")
+    if not np.isfinite(landmarks_px).all():
+        raise InputError("landmarks: some are NaN or infinite. Interpolate the frames without a face first.")
+    local, _ = to_face_units(landmarks_px)
+    neutral, calm_frames = neutral_face(local, config.neutral_share)
+    bias = _alignment_bias(model, local[calm_frames], neutral)
+    emotions = _emotion_track(model, speech, emotion or config.emotion, emotion_from, config)
+    source = DisplacementStream(model, speech, neutral, emotions, config)
+    times_s = (np.arange(len(local)) + 0.5) / float(exact_fps(fps))
+    lids_open = {corner: max(1e-3, np.median(_lid_gap(local, corner))) for corner in _LIDS}
+    out = np.empty_like(landmarks_px)
+    for start in range(0, len(local), config.chunk_frames):
+        part = slice(start, start + config.chunk_frames)
+        displacement, resting = source.at(times_s[part])
+        moved = _revoice(model, local[part], neutral, config.strength * displacement, resting, bias, lids_open)
+        _, similarity = to_face_units(landmarks_px[part])
+        out[part] = from_face_units(moved, similarity)
+        if progress:
+            progress(min(len(local), part.stop), len(local))
+    return out
+
+
+class DisplacementStream:
+    """Displacements of the neutral face over time, computed in chunks at the predictor's own rate. Times must rise."""
+
+    def __init__(
+        self, model, speech: SpeechFeatures, neutral: np.ndarray, emotions: torch.Tensor, config: SpeechConfig
+    ):
+        self.model, self.speech, self.config = model, speech, config
+        self.fps = Fraction(model.fps)
+        device = model.emotion_codes.device
+        self.neutral = torch.from_numpy(neutral).to(device)[None]
+        self.emotions = emotions  # [H, e], one per half-second
+        rows = speech.mfcc[~speech.silent] if (~speech.silent).sum() >= 10 else speech.mfcc
+        self.mean = torch.from_numpy(rows.mean(0)).to(device)
+        self.scale = torch.from_numpy(rows.std(0) + 1.0).to(device)
+        self.num_frames = num_video_frames(speech, self.fps)
+        self.state = None
+        self.first = 0  # index of the first frame that is kept
+        self.kept = np.zeros((0, 68, 2), np.float32)
+        self.resting = closing_curve(silent_frames(speech, self.fps), float(self.fps), config.closing_s)
+
+    def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Displacements `[T,68,2]` at `times_s` `[T]`, and how far the lips rest `[T]`: 1 in a pause, 0 in speech."""
+        position = times_s * float(self.fps) - 0.5
+        low, high = int(np.floor(position[0])) - 2, int(np.ceil(position[-1])) + 3
+        while self.first + len(self.kept) < min(high + 1, self.num_frames):
+            self._extend()
+        drop = max(0, min(low - self.first, len(self.kept) - 4))
+        self.first, self.kept = self.first + drop, self.kept[drop:]
+        known = np.arange(self.first, self.first + len(self.kept))
+        inside = np.clip(position, known[0], known[-1])
+        if len(known) == 1:
+            displacement = np.repeat(self.kept, len(times_s), 0)
+        else:
+            displacement = PchipInterpolator(known, self.kept, axis=0)(inside).astype(np.float32)
+        resting = np.interp(position, np.arange(len(self.resting)), self.resting, right=1.0)
+        # beyond its end the speech is silent: the lips have met within the closing time
+        end = (position - (self.num_frames - 1)) / (self.config.closing_s * float(self.fps))
+        return displacement, np.maximum(resting, np.clip(end, 0, 1)).astype(np.float32)
+
+    @torch.no_grad()
+    def _extend(self) -> None:
+        start = self.first + len(self.kept)
+        count = min(self.config.chunk_frames, self.num_frames - start)
+        windows = torch.from_numpy(mfcc_windows(self.speech, self.fps, count, start)).to(self.mean.device)
+        content = self.model.content(windows, self.mean, self.scale)[None]
+        half = ((np.arange(start, start + count) + 0.5) / float(self.fps) / 0.48).astype(np.float64) - 0.5
+        half = np.clip(half, 0, len(self.emotions) - 1)
+        below = torch.from_numpy(np.floor(half).astype(np.int64)).to(content.device)
+        share = torch.from_numpy((half - np.floor(half)).astype(np.float32)).to(content.device)[:, None]
+        above = (below + 1).clamp(max=len(self.emotions) - 1)
+        emotion = torch.lerp(self.emotions[below], self.emotions[above], share)[None]
+        predicted, self.state = self.model.landmark_predictor(self.neutral, content, emotion, self.state)
+        self.kept = np.concatenate([self.kept, predicted[0].cpu().numpy()])
+
+
+def closing_curve(silent: np.ndarray, fps: float, closing_s: float) -> np.ndarray:
+    """Float32 `[T]` in [0,1]: 1 inside pauses (bool `[T]`), with linear ramps of `closing_s` inside their ends, so that
+    the lips have parted again when the speech goes on. A pause at the start or the end has no ramp there."""
+    silent = np.asarray(silent, bool)
+    frame = np.arange(len(silent))
+    speaking = np.flatnonzero(~silent)
+    if len(speaking) == 0:
+        return np.ones(len(silent), np.float32)
+    after = np.searchsorted(speaking, frame)
+    before_gap = np.where(after > 0, frame - speaking[np.maximum(after - 1, 0)], np.inf)
+    after_gap = np.where(after < len(speaking), speaking[np.minimum(after, len(speaking) - 1)] - frame, np.inf)
+    nearest = np.minimum(before_gap, after_gap)
+    return np.where(silent, np.clip(nearest / max(1.0, closing_s * fps), 0, 1), 0).astype(np.float32)
+
+
+def _emotion_track(model, speech, emotion, emotion_from, config: SpeechConfig) -> torch.Tensor:
+    """Emotion codes `[H, e]`, one per 0.48 s."""
+    if emotion is not None:
+        return named_code(model, emotion)[None]
+    if emotion_from is not None:
+        return voice_code(model, emotion_from)[None]
+    sums, counts = voice_codes(model, speech)
+    reach = max(0, round(config.emotion_span_s / 0.48 / 2))
+    counts = torch.from_numpy(counts).to(sums)
+    total, number = (torch.cumsum(torch.cat([x[:1] * 0, x]), 0) for x in (sums, counts))
+    index = torch.arange(len(sums), device=sums.device)
+    low, high = (index - reach).clamp(min=0), (index + reach + 1).clamp(max=len(sums))
+    weight = number[high] - number[low]
+    everywhere = sums.sum(0) / counts.sum() if counts.sum() > 0 else model.emotion_codes[EMOTIONS.index("neutral")]
+    # a stretch with little speech leans on the whole recording
+    return (total[high] - total[low] + 4 * everywhere) / (weight + 4)[:, None]
+
+
+@torch.no_grad()
+def _align(model: SpeechModel, pose: np.ndarray, face: np.ndarray) -> np.ndarray:
+    device = model.emotion_codes.device
+    pose, face = (torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(device) for x in (pose, face))
+    return model.alignment(pose, face).cpu().numpy()
+
+
+def _alignment_bias(model: SpeechModel, calm: np.ndarray, neutral: np.ndarray) -> np.ndarray:
+    """What the network constantly gets wrong about this person `[68,2]`: on calm frames the answer is known."""
+    aligned = _align(model, calm, np.repeat(neutral[None], len(calm), 0))
+    return np.median(close_lips(calm, 1.0) - aligned, axis=0).astype(np.float32)
+
+
+def _revoice(model, local, neutral, displacement, resting, bias, lids_open) -> np.ndarray:
+    """Face units of the shot `[T,68,2]` -> the re-voiced face in the same frames, face units."""
+    face = close_lips(neutral + displacement, resting)
+    aligned = _align(model, local, face)
+    calm = _align(model, local, np.repeat(neutral[None], len(local), 0))
+    spoken = aligned + bias
+    # The network's rigid error shows at points that no expression moves; take it out everywhere.
+    spoken += (local - calm - bias)[:, _FIXED].mean(1, keepdims=True)
+    emotional = aligned - calm
+    emotional[:, _FIXED] = 0
+    for corner, lids in _LIDS.items():  # a closed eye stays closed
+        openness = np.clip(_lid_gap(local, corner) / lids_open[corner], 0, 1)
+        emotional[:, lids] *= openness[:, None, None]
+    own = local + emotional
+    moved = own + (spoken - own) * _SPOKEN[:, None]
+    return _part_lips(moved)
+
+
+def _part_lips(local: np.ndarray) -> np.ndarray:
+    """Inner lips that cross meet in the middle instead."""
+    for upper, lower in ((61, 67), (62, 66), (63, 65)):
+        overlap = np.minimum(local[:, lower] - local[:, upper], 0)[:, 1] / 2
+        local[:, upper, 1] += overlap
+        local[:, lower, 1] -= overlap
+    return local
+
+
+def _lid_gap(local: np.ndarray, corner: int) -> np.ndarray:
+    upper, lower = local[:, [corner + 1, corner + 2], 1], local[:, [corner + 5, corner + 4], 1]
+    return np.maximum((lower - upper).mean(-1), 0)

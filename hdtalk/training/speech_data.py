@@ -1,0 +1,156 @@
+"""Clips of a MEAD-like corpus -> what the speech networks train on: features, displacements, poses, all in memory."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from hdtalk.audio import read_audio, read_speech
+from hdtalk.data import SpeechFeatures
+from hdtalk.face_units import neutral_face, to_face_units
+from hdtalk.models.speech import EMOTIONS
+from hdtalk.training.mead import Clip, read_landmarks
+from hdtalk.training.sound_augment import worsen
+from hdtalk.windows import num_video_frames
+
+logger = logging.getLogger(__name__)
+
+FPS = 25
+
+
+@dataclass
+class Take:
+    """One clip, ready to train on. `sounds`: features of the clean recording and of its worsened versions;
+    `displacement` float32 [T,68,2]: front view at 25 fps, face units, relative to `neutral` [68,2];
+    `views`: float32 [T,68,2] in face units per view; `emotion`: index into EMOTIONS."""
+
+    clip: Clip
+    emotion: int
+    sounds: list[SpeechFeatures]
+    displacement: np.ndarray | None
+    neutral: np.ndarray | None
+    views: dict[str, np.ndarray]
+
+
+def load_takes(
+    clips: list[Clip],
+    cache: Path,
+    versions: int = 2,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Take]:
+    """Reads every clip, taking sound features from `cache` where they are. `versions`: how many worsened copies of
+    each recording there are besides the clean one."""
+    actors: dict[str, list[Clip]] = {}
+    for clip in clips:
+        actors.setdefault(clip.actor, []).append(clip)
+    takes = []
+    for index, (actor, own) in enumerate(actors.items()):
+        sounds = _sounds(actor, own, cache, versions, seed)
+        views = {clip.name: {view: _at_fps(path) for view, path in clip.landmarks.items()} for clip in own}
+        neutral = _actor_neutral(own, views)
+        for clip in own:
+            front = views[clip.name].get("front")
+            known = front is not None and neutral is not None
+            takes.append(
+                Take(
+                    clip,
+                    EMOTIONS.index(clip.emotion),
+                    sounds[clip.name],
+                    _fit(front - neutral, num_video_frames(sounds[clip.name][0], FPS)) if known else None,
+                    neutral,
+                    views[clip.name],
+                )
+            )
+        if progress:
+            progress(index + 1, len(actors))
+    return takes
+
+
+def _sounds(actor: str, clips: list[Clip], cache: Path, versions: int, seed: int) -> dict[str, list[SpeechFeatures]]:
+    path = cache / f"{actor}.npz"
+    names = [clip.name for clip in clips]
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as file:
+            if set(names) <= set(file["names"].tolist()) and int(file["versions"]) >= versions:
+                arrays = {key: file[key] for key in file.files}
+                return _unpacked(arrays, versions)
+    rng = np.random.default_rng((seed, *actor.encode()))
+    waves = {clip.name: read_audio(clip.audio) for clip in clips}
+    sounds = {}
+    for name in names:
+        other = waves[names[rng.integers(len(names))]]
+        worse = [worsen(waves[name], rng, other, rng.uniform(0.2, 1.0)) for _ in range(versions)]
+        sounds[name] = [read_speech(wave) for wave in (waves[name], *worse)]
+    cache.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(temporary, **_packed(sounds), versions=versions)
+    temporary.replace(path)
+    return sounds
+
+
+def _packed(sounds: dict[str, list[SpeechFeatures]]) -> dict[str, np.ndarray]:
+    flat = [features for own in sounds.values() for features in own]
+    return {
+        "names": np.array(list(sounds)),
+        "rows": np.array([len(f.mfcc) for f in flat]),
+        "mfcc": np.concatenate([f.mfcc for f in flat]),
+        "prosody": np.concatenate([f.prosody for f in flat]).astype(np.float16),
+        "silent": np.concatenate([f.silent for f in flat]),
+        "silent_row": flat[0].silent_row,
+        "num_samples": np.array([f.num_samples for f in flat]),
+        "level_db": np.array([f.level_db for f in flat]),
+    }
+
+
+def _unpacked(arrays: dict[str, np.ndarray], versions: int) -> dict[str, list[SpeechFeatures]]:
+    stored = int(arrays["versions"]) + 1
+    ends = np.cumsum(arrays["rows"])
+    flat = [
+        SpeechFeatures(
+            arrays["mfcc"][end - rows : end],
+            arrays["prosody"][end - rows : end].astype(np.float32),
+            arrays["silent"][end - rows : end],
+            arrays["silent_row"],
+            int(num_samples),
+            float(level_db),
+        )
+        for rows, end, num_samples, level_db in zip(
+            arrays["rows"], ends, arrays["num_samples"], arrays["level_db"], strict=True
+        )
+    ]
+    return {name: flat[k * stored : k * stored + versions + 1] for k, name in enumerate(arrays["names"].tolist())}
+
+
+def _at_fps(path: Path) -> np.ndarray:
+    """Cached landmarks in face units at 25 fps, frame t at (t + 0.5) / 25 s."""
+    landmarks_px, fps = read_landmarks(path)
+    local = to_face_units(landmarks_px)[0]
+    if Fraction(fps).limit_denominator(1001) == FPS or len(local) < 2:
+        return local
+    return resample_frames(local, fps, FPS, max(1, round(len(local) * FPS / fps)))
+
+
+def resample_frames(values: np.ndarray, fps: float, new_fps: float, num_frames: int) -> np.ndarray:
+    """`[T, ...]` at `fps` -> `[num_frames, ...]` at `new_fps`, both sampled in the middle of frames; no overshoot."""
+    if len(values) < 2:
+        return np.repeat(values[:1], num_frames, 0)
+    times = (np.arange(len(values)) + 0.5) / float(fps)
+    wanted = np.clip((np.arange(num_frames) + 0.5) / float(new_fps), times[0], times[-1])
+    return PchipInterpolator(times, values, axis=0)(wanted).astype(np.float32)
+
+
+def _actor_neutral(clips: list[Clip], views: dict[str, dict[str, np.ndarray]]) -> np.ndarray | None:
+    """From the calm clips if there are any, else from all."""
+    fronts = [(clip, views[clip.name]["front"]) for clip in clips if "front" in views[clip.name]]
+    calm = [front for clip, front in fronts if clip.emotion == "neutral"] or [front for _, front in fronts]
+    return neutral_face(np.concatenate(calm))[0] if calm else None
+
+
+def _fit(values: np.ndarray, num_frames: int) -> np.ndarray:
+    """Cuts, or holds the last frame: sound and picture of a take rarely end together."""
+    return np.concatenate([values[:num_frames], np.repeat(values[-1:], max(0, num_frames - len(values)), 0)])

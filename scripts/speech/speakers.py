@@ -1,0 +1,95 @@
+"""Who speaks in the corpus: a voice of a synthesiser, moved in formants and pitch, on a head of its own."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scripts.speech.sentences import HELD_OUT, TRAIN
+
+
+@dataclass(frozen=True)
+class Speaker:
+    name: str
+    split: str  # train, validation, test
+    engine: str
+    voice: str
+    sentences: tuple[str, ...]
+    rate: int = 170
+    pitch: int = 50
+    formant_ratio: float = 1.0
+    pitch_st: float = 0.0
+    articulation: float = 1.0
+    head_seed: int = 0
+
+
+ESPEAK = [
+    *[("en-us", v) for v in ("m1", "f2", "klatt2", "Andy", "f5")],
+    *[("en", v) for v in ("m3", "f1", "Annie", "m7")],
+    *[("en-gb-scotland", v) for v in ("f4", "m8")],
+    *[("de", v) for v in ("m2", "f3", "klatt")],
+    *[("fr", v) for v in ("m4", "f2")],
+    *[("es", v) for v in ("m5", "f1")],
+    *[("it", v) for v in ("m6", "f4")],
+    *[("nl", v) for v in ("m7", "f5")],
+    *[("pt-br", v) for v in ("m1", "f3")],
+    *[("fi", v) for v in ("m3",)],
+    *[("sv", v) for v in ("f2", "m2")],
+    *[("tr", v) for v in ("f4", "m5")],
+    *[("cs", v) for v in ("m8",)],
+    *[("ru", v) for v in ("f1", "m4")],
+]
+FLITE = [("slt", 1.0, 0), ("slt", 0.86, -7), ("slt", 1.08, 2), ("rms", 1.0, 0), ("rms", 1.14, 7), ("rms", 0.94, -2)]
+FLITE += [("kal16", 1.0, 0), ("kal16", 1.12, 6), ("kal", 1.0, 2)]
+FESTIVAL = [
+    ("cmu_us_slt_arctic_hts", "en", 1.0, 0),
+    ("cmu_us_slt_arctic_hts", "en", 0.9, -5),
+    ("kal_diphone", "en", 1.0, 0),
+    ("kal_diphone", "en", 1.15, 8),
+    ("czech_ph", "cs", 1.0, 0),
+    ("hy_fi_mv_diphone", "fi", 1.0, 0),
+    ("suo_fi_lj_diphone", "fi", 1.0, 0),
+    ("lp_diphone", "it", 1.0, 0),
+    ("hindi_NSK_diphone", "hi", 1.0, 0),
+    ("hindi_NSK_diphone", "hi", 1.15, 6),
+    ("upc_ca_ona_hts", "ca", 1.0, 0),
+    ("msu_ru_nsh_clunits", "ru", 1.0, 0),
+]
+VALIDATION = [("espeak", "hr+f3", "hr", 1.0, 0), ("espeak", "en-us+klatt4", "en", 1.0, 0), ("festival", "pc_diphone", "it", 1.0, 0)]
+# Never trained on: flite's awb, a recorded Scottish speaker, and espeak-ng's Polish
+TEST = [
+    ("flite", "awb", "en", 1.0, 0),
+    ("flite", "awb", "en", 1.1, 4),
+    ("espeak", "pl+m3", "pl", 1.0, 0),
+    ("espeak", "pl+f2", "pl", 1.0, 0),
+]
+SENTENCES_PER_SPEAKER = 5
+
+
+def speakers() -> list[Speaker]:
+    """All speakers, the same on every call: MEAD-like names, M or W and a number by split."""
+    rng = np.random.default_rng(20)
+    rows = [("train", "espeak", f"{language}+{variant}", language[:2], 1.0, 0) for language, variant in ESPEAK]
+    rows += [("train", "flite", voice, "en", ratio, st) for voice, ratio, st in FLITE]
+    rows += [("train", "festival", *row) for row in FESTIVAL]
+    rows += [("validation", *row) for row in VALIDATION] + [("test", *row) for row in TEST]
+    result = []
+    for index, (split, engine, voice, language, ratio, pitch_st) in enumerate(rows):
+        texts = (TRAIN if split == "train" or language == "it" else HELD_OUT)[language]
+        chosen = rng.permutation(len(texts))[:SENTENCES_PER_SPEAKER]
+        low_voice = "+m" in voice or "klatt" in voice or voice[:3] in ("rms", "kal", "awb") or ratio < 0.95
+        result.append(
+            Speaker(
+                name=f"{'M' if low_voice else 'W'}{ {'train': 0, 'validation': 700, 'test': 800}[split] + index:03d}",
+                split=split,
+                engine=engine,
+                voice=voice,
+                sentences=tuple(texts[k] for k in chosen),
+                rate=int(rng.integers(140, 200)),
+                pitch=int(rng.integers(35, 65)),
+                formant_ratio=ratio * (float(np.exp(0.05 * rng.normal())) if engine == "espeak" else 1.0),
+                pitch_st=pitch_st,
+                articulation=float(np.clip(1 + 0.12 * rng.normal(), 0.75, 1.25)),
+                head_seed=1000 + index,
+            )
+        )
+    return result

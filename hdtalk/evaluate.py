@@ -219,9 +219,11 @@ def _score_clip(
     notes = list(alignment.notes)
     if track is None and config.crop == "face":
         raise WeightsError(f"--crop face needs to find the face: {instruments.missing['BG-jitter']} Try --crop full.")
-    if track is not None and not present.all():
+    if not present.all():
         notes.append(f"no face in {(~present).sum()} of {len(present)} true frames; they have no part in face columns")
-        if config.crop == "face" and not present.any():
+    if not present.any():
+        track = None
+        if config.crop == "face":
             raise InputError(f"{pair.ground_truth}: no face found. Try --crop full.")
     boxes = face_boxes(track.landmarks_px, config.face_box_scale) if track else None
     quads = crop_track(track, config.crop_px).quads_px if track else None

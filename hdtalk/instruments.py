@@ -1,5 +1,6 @@
 """The networks that measure, taken from the best weights at hand, and a plain word about what is missing."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,9 +10,13 @@ import numpy as np
 import torch
 
 from hdtalk.data import FaceTrack
-from hdtalk.errors import WeightsError
+from hdtalk.errors import InputError, WeightsError
+from hdtalk.face_landmarks import track_face
+from hdtalk.media import probe, read_frames
 from hdtalk.models.fan import heatmaps_to_landmarks
 from hdtalk.weights import Bundle, installed_files, load_bundle, load_network, load_perceptual
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def installed_instruments(bundle_name: str = "auto", device: str | torch.device 
 
     track = landmarks = None
     if bundle and bundle.has("landmarker") and bundle.has("detector"):
-        track = _Tracker(bundle)
+        track = face_tracker(bundle)
     else:
         missing |= dict.fromkeys(FACE_COLUMNS, why_not or f"Bundle {bundle.name} has no landmarker or no detector.")
     if track and bundle.has("landmarker_eval"):
@@ -116,14 +121,24 @@ def _official_networks(device: str | torch.device) -> Iterator[tuple[str, torch.
             yield entry.role, load(folder / entry.file, device=device)
 
 
-class _Tracker:
-    """Follows the largest face of a video."""
+def face_tracker(bundle: Bundle) -> Callable[..., FaceTrack]:
+    """`track(video, first=0, last=None)`: the largest face of those frames; where none is found, a track that is never
+    `present`. Uses the bundle's detector and landmarker."""
 
-    def __init__(self, bundle: Bundle):
-        self.bundle = bundle
+    def track(path: Path, first: int = 0, last: int | None = None) -> FaceTrack:
+        info = probe(path)
+        num_frames = (info.num_frames if last is None else last) - first
 
-    def __call__(self, path: Path) -> FaceTrack:
-        raise NotImplementedError
+        def read(start: int, stop: int) -> Iterator[np.ndarray]:
+            return read_frames(path, first + start, first + stop)
+
+        try:
+            return track_face(read, num_frames, float(info.fps), bundle.detector, bundle.landmarker, name=str(path))
+        except InputError as error:
+            logger.warning("%s", error)
+            return FaceTrack(np.zeros((num_frames, 68, 2), np.float32), np.zeros(num_frames, bool))
+
+    return track
 
 
 def _landmark_reader(network: torch.nn.Module, device: str | torch.device) -> Callable[[np.ndarray], np.ndarray]:
@@ -159,13 +174,7 @@ def _fid_features(network: torch.nn.Module, device: str | torch.device) -> Calla
 
 
 def _embedder(network: torch.nn.Module, device: str | torch.device) -> Callable[[np.ndarray], torch.Tensor]:
-    """The identity loss's own view of a 256 px crop: rows 35 to 222, columns 32 to 219, pooled to 112 px."""
-
-    def embed(crops: np.ndarray) -> torch.Tensor:
-        images = _to_images(crops, device) * 2 - 1
-        return network(torch.nn.functional.adaptive_avg_pool2d(images[:, :, 35:223, 32:220], 112))
-
-    return embed
+    return lambda crops: network.embed(_to_images(crops, device) * 2 - 1)
 
 
 def _to_images(frames: np.ndarray, device: str | torch.device) -> torch.Tensor:

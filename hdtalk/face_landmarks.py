@@ -158,15 +158,18 @@ def _find_cuts(boxes: list[np.ndarray], looks: list[_Look]) -> list[int]:
         return float(np.abs(looks[a].histogram - looks[b].histogram).sum() / 2)
 
     change = [float(np.abs(a.thumbnail - b.thumbnail).mean()) for a, b in zip(looks[1:], looks[:-1], strict=True)]
-    cuts = []
+    cuts: list[int] = []
     for t in range(1, len(looks)):
-        later = min(t + 2, len(looks) - 1)
-        stays = colours(t - 1, later) > 0.7 * HISTOGRAM_JUMP
-        if colours(t - 1, t) > HISTOGRAM_JUMP and stays and (not cuts or t - cuts[-1] > 2):
+        if cuts and t - cuts[-1] <= 2:
+            continue
+        earlier, later = max(t - 2, 0), min(t + 1, len(looks) - 1)  # what goes back, as a flash does, is no cut
+        pairs = [(t - 1, t), (t - 1, later), (earlier, t), (earlier, later)]
+        if min(colours(*pair) for pair in pairs) > HISTOGRAM_JUMP:
             cuts.append(t)
             continue
         around = change[max(0, t - 9) : t - 1] + change[t : t + 8]
-        if _jumps(boxes[t - 1], boxes[t]) and change[t - 1] > 4 * (np.median(around) if around else 0) + 2:
+        sudden = change[t - 1] > 4 * (np.median(around) if around else 0) + 2
+        if sudden and all(_jumps(boxes[before], boxes[after]) for before, after in pairs):
             cuts.append(t)
     return cuts
 
@@ -199,9 +202,25 @@ def _associate(boxes: list[np.ndarray], cuts: list[int], max_gap: int) -> list[_
             for column in sorted(set(range(len(found))) - taken):
                 active.append(_Person({t: found[column]}))
                 people.append(active[-1])
+        people = _reunited(people, start)
     lasting = min(3, max(len(boxes) // 10, 1))
     people = [person for person in people if len(person.boxes) >= lasting] or people
     return sorted(people, key=lambda person: (_shot_of(person.first, cuts), _centre(person.boxes[person.first])[0]))
+
+
+def _reunited(people: list[_Person], start: int) -> list[_Person]:
+    """Those who come back after a longer gap in the shot that begins at `start`, joined to who they were before."""
+    kept = [person for person in people if person.first < start]
+    for person in sorted((p for p in people if p.first >= start), key=lambda p: p.first):
+        before = [p for p in kept if p.first >= start and p.last < person.first]
+        before = [p for p in before if 0.5 < p.size_px / person.size_px < 2]
+        if before:
+            here = _centre(person.boxes[person.first])
+            nearest = min(before, key=lambda p: float(np.linalg.norm(_centre(p.boxes[p.last]) - here)))
+            nearest.boxes |= person.boxes
+        else:
+            kept.append(person)
+    return kept
 
 
 def _misfit(before: np.ndarray, after: np.ndarray) -> float:
@@ -213,20 +232,14 @@ def _misfit(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def _choose(people: list[_Person], cuts: list[int], num_frames: int, face: str, name: str) -> dict[int, np.ndarray]:
-    """The followed person's boxes over all shots: the wanted one in the first shot with faces, the largest in others,
-    continued when a face comes back after a longer gap."""
+    """The followed person's boxes: of the wanted one in the first shot with faces, of the largest in the others."""
     followed: dict[int, np.ndarray] = {}
     for start, stop in _shots(cuts, num_frames):
         here = [person for person in people if start <= person.first < stop]
         if not here:
             continue
         person = _largest(here) if followed else _wanted(here, face, name)
-        boxes = dict(person.boxes)
-        for other in sorted(here, key=lambda p: p.first):
-            apart = other.first > max(boxes) or other.last < min(boxes)
-            if apart and 0.5 < other.size_px / person.size_px < 2:
-                boxes |= other.boxes
-        followed |= boxes
+        followed |= person.boxes
     return followed
 
 
@@ -241,7 +254,7 @@ def _wanted(people: list[_Person], face: str, name: str) -> _Person:
         point = np.array(numbers)
         nearest = min(people, key=lambda p: np.linalg.norm(_centre(p.boxes[p.first]) - point) / _size(p.boxes[p.first]))
         box = nearest.boxes[nearest.first]
-        if np.linalg.norm(_centre(box) - point) > 1.5 * _size(box):
+        if np.linalg.norm(_centre(box) - point) > _size(box):
             raise UsageError(f"{name}: no face near {face}. There are: {_listing(people)}.")
         return nearest
     if len(numbers) == 1 and numbers[0] == int(numbers[0]):

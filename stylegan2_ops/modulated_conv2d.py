@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from stylegan2_ops import build
 from stylegan2_ops.upfirdn2d import upfirdn2d
 
 
@@ -40,7 +41,7 @@ def modulated_conv2d(
     Differentiable to any order in `x`, `weight` and `styles`.
     Raises ValueError for shapes or arguments that do not fit.
     """
-    _check(x, weight, styles, weight_square_sum, up, form)
+    _check(x, weight, styles, weight_square_sum, up, form, impl)
     padding = weight.shape[2] // 2 if padding is None else padding
     styles = styles * weight_gain  # the same as scaling the weights, and small
     if x.dtype == torch.float16 and demodulate:
@@ -101,7 +102,7 @@ def _taps(resample_filter):
     return (1, 1) if resample_filter is None else (resample_filter.shape[-1], resample_filter.shape[0])
 
 
-def _check(x, weight, styles, weight_square_sum, up, form):
+def _check(x, weight, styles, weight_square_sum, up, form, impl):
     if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[1]:
         raise ValueError(
             f"x must be [N, Cin, H, W] and weight [Cout, Cin, kh, kw], got {list(x.shape)} and {list(weight.shape)}"
@@ -118,3 +119,5 @@ def _check(x, weight, styles, weight_square_sum, up, form):
         raise ValueError(f"up must be a positive integer, got {up!r}")
     if form not in ("shared", "grouped"):
         raise ValueError(f"form must be 'shared' or 'grouped', got {form!r}")
+    if impl not in build.IMPLEMENTATIONS:
+        raise ValueError(f"impl must be one of {', '.join(build.IMPLEMENTATIONS)}, got {impl!r}")

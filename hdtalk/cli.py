@@ -399,6 +399,7 @@ def _stage_options(command):
     help="Drive by these landmarks instead of the speech: landmarks_px [T,68,2] per output frame, in an .npz.",
 )
 @click.option("--compare", is_flag=True, help="Also write OUT_compare: original, landmarks and edited side by side.")
+@click.option("--report", is_flag=True, help="Also write OUT_report.html: film strip, losses, times, scores, settings.")
 def edit(video, speech, job, resume, settings, dry_run, as_json, **options) -> None:
     """Re-voice VIDEO with SPEECH (any audio or video file).
 
@@ -438,6 +439,29 @@ def invert(video, job, resume, settings, dry_run, as_json, **options) -> None:
     with _stage_bars() as progress:
         result = pipeline.invert_video(video, job=job, restart=not resume, progress=progress, **options)
     _show_result(result, as_json, f"{result.num_inverted} of {result.num_frames} frames inverted")
+
+
+@hdtalk.command()
+@click.argument("shot", required=False)
+@click.option("-o", "--output", type=click.Path(file_okay=False), default="demo_out", show_default=True, help="Folder.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:n].")
+def demo(shot: str | None, output: str, device: str) -> None:
+    """Re-voice a sample shot (SHOT: anna or ben) and score it against its true second take.
+
+    Writes the edited video, a comparison (original, landmarks, edited), a picture sheet and the scores.
+    """
+    from pathlib import Path
+
+    from hdtalk import scores
+    from hdtalk.demo import run_demo
+
+    with _stage_bars() as progress:
+        result = run_demo(Path(output), shot, device=device, progress=progress)
+    click.echo(scores.to_text(result.scores))
+    seconds = sum(result.edit.seconds.values())
+    click.echo(f"\nedited video      {result.edit.output}   ({result.edit.num_frames} frames, {seconds:.0f} s)")
+    click.echo(f"comparison        {result.edit.comparison}")
+    click.echo(f"sheet             {result.sheet}   (rows: source, edited, truth)")
 
 
 def _given(options: dict, settings: tuple[str, ...]) -> dict:

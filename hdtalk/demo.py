@@ -1,0 +1,93 @@
+"""The demo: a sample shot of the bundle says another sentence, and the result is scored against its true video."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hdtalk.crop import crop_faces
+from hdtalk.errors import InputError
+from hdtalk.evaluate import Pair, evaluate, face_boxes
+from hdtalk.instruments import installed_instruments
+from hdtalk.media import commit, read_frames
+from hdtalk.pipeline import EditResult, edit_video
+from hdtalk.scores import Evaluation
+from hdtalk.weights import demo_folder
+
+SHEET_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """`edit`: the edited video and its comparison; `sheet`: rows source, edited, truth; `scores`: of the edited and of
+    the unedited shot against the truth."""
+
+    edit: EditResult
+    sheet: Path
+    scores: Evaluation
+
+
+def sample_shots() -> dict[str, dict]:
+    """Name -> description of the sample shots that ship; file names are relative to the samples' folder.
+
+    Raises InputError when they are not installed."""
+    listing = demo_folder() / "samples" / "samples.json"
+    if not listing.is_file():
+        raise InputError(f"{listing}: the sample shots are not installed. Install HDTalk from a complete checkout.")
+    return {shot["name"]: shot for shot in json.loads(listing.read_text())["shots"]}
+
+
+def run_demo(
+    out: Path,
+    shot: str | None = None,
+    *,
+    device: str = "auto",
+    progress: Callable[[str, int, int], None] | None = None,
+    **options,
+) -> DemoResult:
+    """Edits a sample shot (the first by default) to the words of its true second take; writes everything into `out`.
+
+    `options` go to `edit_video`. Raises InputError for an unknown shot, and what `edit_video` raises.
+    """
+    shots = sample_shots()
+    name = shot or next(iter(shots))
+    if name not in shots:
+        raise InputError(f"no sample shot called {name}; there are {', '.join(shots)}.")
+    out.mkdir(parents=True, exist_ok=True)
+    at = {key: demo_folder() / "samples" / str(shots[name][key]) for key in ("video", "other_video", "other_audio")}
+    edit = edit_video(
+        at["video"],
+        at["other_audio"],
+        out / f"{name}.mp4",
+        bundle="demo",
+        device=device,
+        progress=progress,
+        **{"compare": True, "overwrite": True, **options},
+    )
+    instruments = installed_instruments("demo")
+    made = {"edited": edit.output, "unedited": at["video"]}
+    scores = evaluate({m: [Pair(name, path, at["other_video"])] for m, path in made.items()}, instruments)
+    sheet = out / f"{name}_sheet.png"
+    face = instruments.track(at["other_video"])
+    _write_sheet([at["video"], edit.output, at["other_video"]], face.landmarks_px, sheet)
+    return DemoResult(edit, sheet, scores)
+
+
+def _write_sheet(videos: list[Path], landmarks_px: np.ndarray, path: Path) -> None:
+    """Faces at evenly spaced frames, one row per video."""
+    from PIL import Image
+
+    chosen = np.linspace(0, len(landmarks_px) - 1, SHEET_FRAMES + 2).astype(int)[1:-1]
+    quads = face_boxes(landmarks_px[chosen], 1.3)
+    wanted = {int(index): k for k, index in enumerate(chosen)}
+    rows = []
+    for video in videos:
+        frames = [frame for index, frame in enumerate(read_frames(video)) if index in wanted]
+        frames += [frames[-1]] * (len(chosen) - len(frames))
+        rows.append(np.hstack(list(crop_faces(frames, quads, 256).transpose(0, 2, 3, 1))))
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".png", delete=False) as file:
+        Image.fromarray(np.vstack(rows)).save(file, "png")
+    commit(Path(file.name), path, overwrite=True)

@@ -144,3 +144,19 @@ def test_a_run_without_landmarks_or_job_still_gets_its_page(run, tmp_path):
     page = Page(text)
     assert len(page.images) == 16 and page.images[0].shape[:2] == (64, 96)
     assert page.polylines == [] and "every frame was edited" in text
+
+
+def test_edit_writes_the_report_of_a_real_run(tiny_bundle_folder, tiny_shot, tmp_path):
+    from hdtalk.pipeline import edit_video
+
+    video, track, speech = tiny_shot
+    result = edit_video(
+        video, speech, tmp_path / "out.mp4", bundle=str(tiny_bundle_folder), landmarks=track[::-1].copy(), track=track,
+        report=True, precision="float32", invert={"steps": 4, "refine_steps": 1},
+        optimise={"steps": 2, "warm_steps": 1, "anchors": 2}, stitch={"steps": 1},
+    )  # fmt: skip
+    page = Page((tmp_path / "out_report.html").read_text())
+    assert len(page.images) == 24 and len(page.polylines) >= 4
+    losses = next(line for line in page.polylines if len(line) == 10)  # one point per edited frame
+    assert all(np.diff([x for x, _ in losses]) > 0)
+    assert ["optimisation", f"{result.seconds['optimisation']:.1f} s"] in page.rows

@@ -234,7 +234,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def stoppable(job_folder: str | Path) -> Iterator[None]:
-    """Within it, Ctrl-C and SIGTERM end the run as `Stopped`: finished chunks stay, the next run goes on from them."""
+    """Within it, Ctrl-C and SIGTERM end the run as `Stopped`, a full disk as `ResourceError`.
+
+    Finished chunks stay, and the next run goes on from them."""
     message = f"stopped; what is done stays in {job_folder}. Run the same command again to go on."
 
     def on_terminate(*_):
@@ -246,6 +248,13 @@ def stoppable(job_folder: str | Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         raise Stopped(message) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ResourceError(
+            f"{error.filename or job_folder}: the disk is full. What is done stays in {job_folder}; free some space "
+            "and run the same command again."
+        ) from error
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, previous if previous is not None else signal.SIG_DFL)

@@ -48,7 +48,7 @@ class Plan:
             f"speech   {self.speech}",
             f"output   {self.output}: {len(self.order)} frames, {len(self.order) / info.fps:.2f} s; job {self.job}",
             f"bundle   {self.bundle}, {self.resolution} px, on {self.device} in {self.precision}",
-            f"time     about {_duration(total)} ({shares})",
+            *([f"time     about {_duration(total)} ({shares})"] if self.seconds else []),
             f"memory   about {self.memory_bytes / 2**30:.1f} GB; disk about {self.disk_bytes / 1e6:.0f} MB for the job",
             *(f"note     {note}" for note in self.notes),
         ]

@@ -177,6 +177,13 @@ def test_signals_become_stopped_and_the_old_handler_returns(number, tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_full_disk_is_a_resource_error_and_other_failures_stay_what_they_are(tmp_path):
+    with pytest.raises(ResourceError, match="disk is full"), stoppable(tmp_path):
+        raise OSError(28, "No space left on device", "chunk")
+    with pytest.raises(PermissionError), stoppable(tmp_path):
+        raise PermissionError(13, "Permission denied", "chunk")
+
+
 def test_hashes_tell_contents_apart(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert file_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

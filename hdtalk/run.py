@@ -1,0 +1,697 @@
+"""The stages of a run on their artefacts: each method finds its result in the job or computes it there."""
+
+import dataclasses
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import hdtalk
+from hdtalk import audio, crop, face_landmarks, invert, media, optimise, speech_landmarks, stitch
+from hdtalk.config import EditConfig
+from hdtalk.data import CropTrack, FaceTrack, SpeechFeatures, VideoInfo
+from hdtalk.device import resolve_device, resolve_precision
+from hdtalk.domain import judge_domain
+from hdtalk.emotion import parse_emotion
+from hdtalk.errors import InputError, UsageError
+from hdtalk.images import shrink, to_crops, to_images
+from hdtalk.job import Job, Stage, array_hash, file_hash, write_atomically
+from hdtalk.memory import keep_large_buffers
+from hdtalk.options import resolve
+from hdtalk.plan import CROP_CHUNK, Plan, estimate_bytes, estimate_seconds, frame_order, require_disk, used_frames
+from hdtalk.soundtrack import Soundtrack, open_audio
+from hdtalk.weights import Bundle, load_bundle
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+PathLike = str | os.PathLike
+
+
+@dataclass(frozen=True)
+class Crops:
+    """`rows`: the source frames (counted from the first used one) that have a crop; `stage`: their pictures."""
+
+    track: CropTrack
+    rows: np.ndarray
+    stage: Stage
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Crops by their place in `rows`, uint8 [n, 3, R, R]."""
+        indices = np.asarray(indices)
+        out = np.empty((len(indices), 3, self.track.resolution, self.track.resolution), np.uint8)
+        for chunk in np.unique(indices // CROP_CHUNK):
+            here = indices // CROP_CHUNK == chunk
+            out[here] = self.stage.read_rows(int(chunk), "crops", indices[here] % CROP_CHUNK)
+        return out
+
+
+@dataclass(frozen=True)
+class Inversion:
+    pivots: torch.Tensor  # [n, num_ws, 512], CPU
+    generator: torch.nn.Module
+    content_hash: str
+    scores: dict[str, float]
+    in_domain: bool
+    domain_notice: str
+
+
+@dataclass(frozen=True)
+class Targets:
+    landmarks_px: np.ndarray  # [T, 68, 2], full frame, one row per output frame
+    source_px: np.ndarray  # [T, 68, 2], the source's own landmarks
+    cuts: tuple[int, ...]  # output frames that do not continue the frame before
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class Followed:
+    outputs: np.ndarray  # output frames that are edited
+    stage: Stage
+    chunks: list[np.ndarray]  # outputs of chunk 1, 2, ... of the stage
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Stitched:
+    stage: Stage
+    chunks: list[np.ndarray]
+    scores: dict[str, float]
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """(output frame, crop uint8 [3, R, R], alpha uint8 [R, R]), one chunk in memory at a time."""
+        for number, outputs in enumerate(self.chunks):
+            arrays = self.stage.load(number)
+            for index, row in enumerate(outputs):
+                yield int(row), _unpack(arrays[f"crop.{index}"]).transpose(2, 0, 1), _unpack(arrays[f"alpha.{index}"])
+
+
+@dataclass
+class Run:
+    """One run's inputs and surroundings, and its stages as methods in the order of the work."""
+
+    config: EditConfig
+    video: Path
+    speech_path: Path | None
+    speech: SpeechFeatures | None
+    output: Path
+    job_folder: Path
+    info: VideoInfo
+    first: int  # first source frame used
+    num_source: int
+    order: np.ndarray
+    bundle: Bundle
+    device: torch.device
+    dtype: torch.dtype
+    landmarks_px: np.ndarray | None
+    track_px: np.ndarray | None
+    report: Progress
+    plan: Plan
+    seconds: dict[str, float]
+    video_hash: str = ""
+    job: Job | None = None
+    emotion: str | None = None
+    emotion_from: PathLike | None = None
+
+    @classmethod
+    def prepare(
+        cls, video, speech, output, bundle, device, job, landmarks, track, progress, options, estimate=False
+    ) -> "Run":
+        """Everything that can be refused is refused here, before any heavy work; `estimate` also looks for faces and
+        measures how long the work will take."""
+        config = resolve(options)
+        _background_db(config.audio_mix)
+        video = Path(video)
+        output = Path(output or video.with_name(f"{video.stem}_{'edited' if speech else 'inverted'}.mp4"))
+        media.check_output(output, config.overwrite)
+        for place in (video, speech):
+            if place is not None and output.exists() and os.path.samefile(output, place):
+                raise UsageError(f"{output}: the output would overwrite an input. Choose another name.")
+        info = media.probe(video, config.media)
+        first, stop = used_frames(info, config)
+        if stop <= first:
+            raise UsageError(
+                f"{video}: no frame is left between --trim-start and --trim-end ({info.duration_s:.2f} s)."
+            )
+        landmarks_px = _read_landmarks(landmarks)
+        track_px = _read_landmarks(track)
+        if track_px is not None and len(track_px) != stop - first:
+            raise InputError(f"{track}: {len(track_px)} frames of landmarks for {stop - first} frames of {video}.")
+        features = None
+        if speech is not None:
+            open_audio(speech).close()
+            features = audio.read_speech(speech) if landmarks_px is None else None
+        wanted = stop - first
+        if landmarks_px is not None:
+            wanted = len(landmarks_px)
+        elif features is not None:
+            wanted = audio.num_video_frames(features, info.fps)
+        order = frame_order(stop - first, wanted, config.audio_longer, config.audio_shorter)
+        notes = []
+        if wanted != stop - first and speech is not None:
+            notes.append(_length_note(wanted, stop - first, info, config))
+        device = resolve_device(device)
+        dtype = resolve_precision(config.precision, device)
+        networks = load_bundle(bundle, device)
+        if features is not None:
+            networks.speech  # noqa: B018 (a bundle without it is refused now)
+        keep_large_buffers()
+        job_folder = Path(job) if job is not None else output.with_name(f"{output.name}.job")
+        memory, disk = estimate_bytes(networks, config, stop - first, len(order))
+        require_disk(job_folder, disk)
+        seconds = {}
+        if estimate:
+            notes += _look_for_faces(video, first, stop, networks, config)
+            seconds = estimate_seconds(networks, config, stop - first, len(order), device, dtype)
+            if speech is None:
+                seconds = {stage: seconds[stage] for stage in ("faces", "inversion", "writing")}
+        plan = Plan(
+            str(video), str(speech or landmarks or ""), str(output), str(job_folder), info, networks.name,
+            networks.resolution, str(device), str(dtype).removeprefix("torch."), stop - first, order, seconds, memory,
+            disk, tuple(notes),
+        )  # fmt: skip
+        for note in notes:
+            log.info(note)
+        return cls(
+            config, video, None if speech is None else Path(speech), features, output, job_folder, info, first,
+            stop - first, order, networks, device, dtype, landmarks_px, track_px, progress or (lambda *_: None),
+            plan, {},
+        )  # fmt: skip
+
+    def set_emotion(self, emotion: str | None, emotion_from: PathLike | None) -> None:
+        """Which emotion the face shows, instead of the voice's own. Raises `UsageError` or `InputError`."""
+        if emotion is not None and emotion_from is not None:
+            raise UsageError("--emotion and --emotion-from contradict each other. Give one of them.")
+        if emotion is not None:
+            parse_emotion(emotion)
+        if emotion_from is not None:
+            open_audio(emotion_from).close()
+        self.emotion, self.emotion_from = emotion, emotion_from
+
+    def find_face(self) -> FaceTrack:
+        """Landmarks of the person in every used source frame."""
+        self.video_hash = file_hash(self.video)
+        with self._timed("faces"):
+            inputs = {"video": self.video_hash, "frames": f"{self.first} {self.num_source}"}
+            if self.track_px is not None:
+                inputs["track"] = array_hash(self.track_px)
+            inputs |= self._hashes("detector", "landmarker")
+            stage = self.job.stage("faces", inputs=inputs, config=self.config.faces)
+            if not stage.complete:
+                track = self._track_faces()
+                arrays = {"landmarks_px": track.landmarks_px, "present": track.present}
+                stage.save(0, {name: np.asarray(array) for name, array in arrays.items()})
+                stage.finish({"cuts": list(track.cuts), "num_faces": track.num_faces})
+            arrays = stage.load(0)
+        self.report("faces", self.num_source, self.num_source)
+        cuts, num_faces = tuple(stage.table["cuts"]), stage.table["num_faces"]
+        return FaceTrack(arrays["landmarks_px"], arrays["present"].astype(bool), None, cuts, num_faces)
+
+    def cut_crops(self, face: FaceTrack) -> Crops:
+        """Aligned crops of all frames that show the face, on disk."""
+        rows = np.flatnonzero(face.present)
+        if not len(rows):
+            raise InputError(
+                f"{self.video}: no face in any frame. Expected one talking head; try --face, or another clip."
+            )
+        track = crop.crop_track(face, self.bundle.resolution, self.config.crop)
+        inputs = {"video": self.video_hash, "quads": array_hash(track.quads_px), "rows": array_hash(rows)}
+        inputs["frames"] = f"{self.first} {self.bundle.resolution}"
+        with self._timed("crops"):
+            stage = self.job.stage("crops", inputs=inputs)
+            chunks = _split(rows, CROP_CHUNK)
+            missing = [number for number in range(len(chunks)) if number not in stage.chunks]
+            for number in missing:
+                frames = media.read_frames(
+                    self.video, self.first + chunks[number][0], self.first + chunks[number][-1] + 1
+                )
+                made = [
+                    crop.crop_face(frame, track.quads_px[row], track.resolution)
+                    for row, frame in enumerate(frames, chunks[number][0])
+                    if face.present[row]
+                ]
+                stage.save(number, {"crops": to_crops(torch.from_numpy(np.stack(made)))})
+                self.report("crops", int(chunks[number][-1]) + 1, self.num_source)
+            if not stage.complete:
+                stage.finish()
+        return Crops(track, rows, stage)
+
+    def invert(self, crops: Crops) -> Inversion:
+        """Pivots by the encoder, refined; then one generator tuned to all of them; then how well that went."""
+        config, bundle, count = self.config.invert, self.bundle, len(crops.rows)
+        with self._timed("pivots"):
+            inputs = {"crops": crops.stage.content_hash, "precision": str(self.dtype)}
+            inputs |= self._hashes("generator", "encoder", "perceptual")
+            stage = self.job.stage("pivots", inputs=inputs, config=_pivot_settings(config))
+            chunks = _split(np.arange(count), config.chunk_frames)
+            for number, indices in enumerate(chunks):
+                if number not in stage.chunks:
+                    pictures = crops.read(indices)
+                    ws = invert.encode_pivots(bundle.encoder, pictures, config.batch_size, self.dtype)
+                    refined = invert.refine_pivots(
+                        bundle.generator, bundle.perceptual, pictures, ws, config, self.dtype
+                    )
+                    stage.save(number, {"encoded": ws.cpu().numpy(), "ws": refined.cpu().numpy()})
+                self.report("pivots", int(indices[-1]) + 1, count)
+            if not stage.complete:
+                stage.finish()
+            encoded, pivots = (
+                torch.from_numpy(np.concatenate([stage.load(number)[name] for number in range(len(chunks))]))
+                for name in ("encoded", "ws")
+            )
+        with self._timed("tuning"):
+            inputs = {"pivots": stage.content_hash, "seed": str(self.config.seed), **inputs}
+            tuning = self.job.stage("tuning", inputs=inputs, config=config)
+            if not tuning.complete:
+                made = invert.tune_generator(
+                    bundle.generator, bundle.perceptual, pivots.to(self.device), crops.read, config, dtype=self.dtype,
+                    seed=self.config.seed, checkpoints=_Checkpoints(tuning),
+                    progress=lambda done, total: self.report("tuning", done, total),
+                )  # fmt: skip
+                weights = {f"weight.{name}": p.cpu().numpy() for name, p in _tuned_weights(made.generator).items()}
+                tuning.save(_Checkpoints.FINAL, weights)
+                for number in tuning.chunks[:-1]:
+                    tuning.drop(number)
+                scores = self._score_inversion(crops, encoded, pivots, made.generator)
+                tuning.finish({"losses": made.losses, **scores})
+            generator = _with_weights(bundle.generator, tuning.load(_Checkpoints.FINAL))
+            self.report("tuning", 1, 1)
+        scores = {name: tuning.table[name] for name in ("encoder_psnr_db", "encoder_lpips", "psnr_db", "lpips")}
+        in_domain, notice = judge_domain(scores, bundle.files["encoder"][1].quality, bundle.name, self.video.name)
+        return Inversion(pivots, generator, tuning.content_hash, scores, in_domain, notice)
+
+    def speak(self, face: FaceTrack) -> Targets:
+        """Target landmarks of every output frame."""
+        source_px = face.landmarks_px[self.order]
+        jumps = np.flatnonzero(np.abs(np.diff(self.order)) > 1) + 1
+        shots = np.searchsorted(np.array(face.cuts, int), self.order, side="right")
+        cuts = tuple(sorted({*jumps.tolist(), *(np.flatnonzero(np.diff(shots)) + 1).tolist()}))
+        with self._timed("speech"):
+            if self.landmarks_px is not None:
+                landmarks_px = self.landmarks_px[: len(self.order)].astype(np.float32)
+            else:
+                inputs = {"speech": file_hash(self.speech_path), "source": array_hash(source_px)}
+                inputs |= {"fps": str(self.info.fps), "emotion": str(self.emotion), **self._hashes("speech")}
+                if self.emotion_from is not None:
+                    inputs["emotion_from"] = file_hash(self.emotion_from)
+                stage = self.job.stage("speech", inputs=inputs)
+                if not stage.complete:
+                    stage.save(0, {"landmarks_px": self._predict_landmarks(source_px)})
+                    stage.finish()
+                landmarks_px = stage.load(0)["landmarks_px"]
+            self.report("speech", len(self.order), len(self.order))
+        return Targets(landmarks_px, source_px, cuts, array_hash(landmarks_px))
+
+    def follow(self, crops: Crops, inversion: Inversion, targets: Targets) -> Followed:
+        """Codes whose pictures have the target landmarks, chunk by chunk; the anchors' solutions are chunk 0."""
+        config, bundle = self.config.optimise, self.bundle
+        outputs = np.flatnonzero(np.isin(self.order, crops.rows))
+        place = np.searchsorted(crops.rows, self.order[outputs])  # of each edited output among the crops
+        quads = crops.track.quads_px[self.order[outputs]]
+        source_px, target_px = (
+            crop.landmarks_to_crop(px[outputs], quads, crops.track.resolution)
+            for px in (targets.source_px, targets.landmarks_px)
+        )
+        space = optimise.latent_space(bundle.generator, config, self.config.seed)
+
+        def frames(rows: np.ndarray) -> optimise.Frames:
+            pivots = inversion.pivots[place[rows]].to(self.device)
+            return optimise.Frames(crops.read(place[rows]), pivots, source_px[rows], target_px[rows])
+
+        inputs = {"inversion": inversion.content_hash, "targets": targets.content_hash, "order": array_hash(self.order)}
+        inputs |= {
+            "precision": str(self.dtype),
+            "seed": str(self.config.seed),
+            **self._hashes("landmarker", "perceptual"),
+        }
+        with self._timed("optimisation"):
+            stage = self.job.stage("optimisation", inputs=inputs, config=config)
+            groups = _groups(outputs, targets.cuts, config.chunk_frames)
+            solve = {"generator": inversion.generator, "landmarker": bundle.landmarker, "perceptual": bundle.perceptual}
+            anchors, done, total = None, 0, len(outputs)
+            displacements = ((target_px - source_px) / crops.track.resolution).reshape(len(outputs), -1)
+            if config.joint and config.anchors:
+                chosen = optimise.choose_anchors(displacements, config.anchors)
+                total += len(chosen)
+                if 0 not in stage.chunks:
+                    solution = optimise.optimise_frames(
+                        **solve, space=space, frames=frames(chosen), config=config, independent=True, dtype=self.dtype,
+                        progress=lambda n, _: self.report("optimisation", n, total),
+                    )  # fmt: skip
+                    stage.save(0, {"coordinates": solution.coordinates.cpu().numpy(), **_loss_arrays(solution)})
+                anchors = torch.from_numpy(stage.load(0)["coordinates"]).to(self.device)
+                done = len(chosen)
+            for number, rows in enumerate(groups, 1):
+                if number not in stage.chunks:
+                    before = None
+                    if number > 1 and rows[0] == groups[number - 2][-1] + 1 and outputs[rows[0]] not in targets.cuts:
+                        if outputs[rows[0]] == outputs[rows[0] - 1] + 1:
+                            before = torch.from_numpy(stage.load(number - 1)["ws"][-1]).to(self.device)
+                    start = None
+                    if anchors is not None:
+                        start = optimise.warm_starts(displacements[rows], displacements[chosen], anchors)
+                    solution = optimise.optimise_frames(
+                        **solve, space=space, frames=frames(rows), config=config, start=start, before=before,
+                        dtype=self.dtype, progress=lambda n, _, base=done: self.report("optimisation", base + n, total),
+                    )  # fmt: skip
+                    stage.save(number, {"ws": solution.ws.cpu().numpy(), **_loss_arrays(solution)})
+                done += len(rows)
+                self.report("optimisation", done, total)
+            if not stage.complete:
+                arrays = [stage.load(number) for number in range(1, len(groups) + 1)]
+                names = ("total", "start", "lpips", "landmarks")
+                means = {name: float(np.concatenate([a[f"loss.{name}"] for a in arrays]).mean()) for name in names}
+                stage.finish(means)
+        scores = {
+            f"objective_{name}" if name in ("total", "start") else f"loss_{name}": v for name, v in stage.table.items()
+        }
+        return Followed(outputs, stage, [outputs[rows] for rows in groups], scores)
+
+    def stitch(self, crops: Crops, inversion: Inversion, followed: Followed) -> Stitched:
+        """Edited crops whose boundary meets the frame, and what of them to paste."""
+        inputs = {"optimisation": followed.stage.content_hash, "crops": crops.stage.content_hash}
+        inputs |= {"inversion": inversion.content_hash, "precision": str(self.dtype), **self._hashes("parser")}
+        with self._timed("stitching"):
+            stage = self.job.stage("stitching", inputs=inputs, config=self.config.stitch)
+            done, total, borders = 0, len(followed.outputs), []
+            for number, outputs in enumerate(followed.chunks):
+                if number not in stage.chunks:
+                    place = np.searchsorted(crops.rows, self.order[outputs])
+                    ws = torch.from_numpy(followed.stage.load(number + 1)["ws"]).to(self.device)
+                    made = stitch.stitch_frames(
+                        inversion.generator, self.bundle.parser, crops.read(place),
+                        inversion.pivots[place].to(self.device), ws, self.config.stitch, dtype=self.dtype,
+                        progress=lambda n, _, base=done: self.report("stitching", base + n, total),
+                    )  # fmt: skip
+                    arrays = {f"crop.{i}": _pack(c.transpose(1, 2, 0)) for i, c in enumerate(made.crops)}
+                    arrays |= {f"alpha.{i}": _pack(a) for i, a in enumerate(made.alpha)}
+                    stage.save(number, arrays | {"border": made.border, "border_before": made.border_before})
+                done += len(outputs)
+                self.report("stitching", done, total)
+            if not stage.complete:
+                borders = [stage.load(number) for number in range(len(followed.chunks))]
+                means = {
+                    name: float(np.concatenate([arrays[name] for arrays in borders]).mean())
+                    for name in ("border_before", "border")
+                }
+                stage.finish(means)
+        return Stitched(stage, followed.chunks, dict(stage.table))
+
+    def write(self, face, crops, stitched: Stitched | None, inversion) -> tuple[int, dict[str, list[int]]]:
+        """The output video: source frames with the edited (or reconstructed) faces pasted in."""
+        config, num_edited, kept = self.config, 0, []
+        edits = iter(stitched if stitched is not None else self._reconstructions(crops, inversion))
+        upcoming = next(edits, None)
+        with self._timed("writing"):
+            writer = media.VideoWriter(self.output, self.info, self._soundtrack(), config.overwrite, config.media)
+            with writer:
+                for output, frame in enumerate(_frames_in_order(self.video, self.first + self.order, config.media)):
+                    if upcoming is not None and upcoming[0] == output:
+                        _, picture, alpha = upcoming
+                        edited = to_images(picture[None], torch.device("cpu"))[0].numpy()
+                        mask, quad = alpha.astype(np.float32) / 255, crops.track.quads_px[self.order[output]]
+                        frame = crop.paste_back(frame, edited, mask, quad, config.crop)
+                        upcoming, num_edited = next(edits, None), num_edited + 1
+                    else:
+                        kept.append(output)
+                    writer.write(frame)
+                    self.report("writing", output + 1, len(self.order))
+        return num_edited, {"no face": kept} if kept else {}
+
+    def compare(self, targets: Targets) -> Path:
+        """OUT_compare: original, landmarks and edited side by side."""
+        from hdtalk import compare
+
+        path = self.output.with_name(f"{self.output.stem}_compare{self.output.suffix}")
+        with self._timed("comparison"):
+            compare.write_comparison(self.video, self.output, path, targets.landmarks_px, self.first + self.order)
+        return path
+
+    def write_manifest(self, scores, inversion: Inversion, kept, num_edited: int) -> Path:
+        """OUT.json: what was done, with what, how long it took and how good it is."""
+        inputs = {"video": {"path": str(self.video), "sha256": self.video_hash}}
+        if self.speech_path is not None:
+            inputs["speech"] = {"path": str(self.speech_path), "sha256": file_hash(self.speech_path)}
+        content = {
+            "hdtalk": hdtalk.__version__,
+            "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+            "inputs": inputs,
+            "output": {"path": str(self.output), "frames": len(self.order), "fps": str(self.info.fps)},
+            "emotion": self.emotion or (str(self.emotion_from) if self.emotion_from else None),
+            "bundle": {"name": self.bundle.name, "resolution": self.bundle.resolution, "sha256": self.bundle.hashes},
+            "device": str(self.device),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "configuration": dataclasses.asdict(self.config),
+            "frames": {"edited": num_edited, "kept": kept},
+            "scores": scores,
+            "domain": {"inside": inversion.in_domain, "notice": inversion.domain_notice},
+            "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
+        }
+        path = self.output.with_suffix(".json")
+        write_atomically(path, (json.dumps(content, indent=1, default=str) + "\n").encode())
+        return path
+
+    def write_report(self, manifest: Path, targets: Targets) -> Path:
+        """OUT_report.html: the run on one page."""
+        from hdtalk import report
+
+        return report.write_report(
+            self.output.with_name(f"{self.output.stem}_report.html"),
+            json.loads(manifest.read_text()),
+            self.job_folder,
+            self.video,
+            self.output,
+            self.first + self.order,
+            targets.source_px,
+            targets.landmarks_px,
+        )
+
+    # ------------------------------------------------------------------------------------- parts of stages
+
+    def _track_faces(self) -> FaceTrack:
+        if self.track_px is not None:
+            return FaceTrack(self.track_px, np.ones(len(self.track_px), bool))
+        return face_landmarks.track_face(
+            lambda start, stop: media.read_frames(self.video, self.first + start, self.first + stop, self.config.media),
+            self.num_source,
+            float(self.info.fps),
+            self.bundle.detector,
+            self.bundle.landmarker,
+            self.config.faces,
+            str(self.video),
+            lambda done, total: self.report("faces", done, total),
+        )
+
+    def _predict_landmarks(self, source_px: np.ndarray) -> np.ndarray:
+        return speech_landmarks.predict_landmarks(
+            self.speech,
+            source_px,
+            self.info.fps,
+            model=self.bundle.speech,
+            emotion=self.emotion,
+            emotion_from=None if self.emotion_from is None else audio.read_speech(self.emotion_from),
+            progress=lambda done, total: self.report("speech", done, total),
+        )
+
+    def _score_inversion(self, crops: Crops, encoded, pivots, generator) -> dict[str, float]:
+        """PSNR and LPIPS of reconstructions, before tuning (by the encoder alone) and after, on at most 48 frames."""
+        chosen = np.unique(np.linspace(0, len(crops.rows) - 1, 48).round().astype(int))
+        sums = dict.fromkeys(("encoder_psnr_db", "encoder_lpips", "psnr_db", "lpips"), 0.0)
+        for index in chosen:
+            target = to_images(crops.read(np.array([index])), self.device)
+            side = self.config.invert.perceptual_side
+            for prefix, network, ws in (("encoder_", self.bundle.generator, encoded), ("", generator, pivots)):
+                made = invert.reconstruct(network, ws[index : index + 1].to(self.device), 1, self.dtype)
+                error = ((made - target) / 2).square().mean().clamp_min(1e-10)
+                sums[f"{prefix}psnr_db"] += float(-10 * error.log10())
+                with torch.no_grad():
+                    sums[f"{prefix}lpips"] += float(self.bundle.perceptual(shrink(made, side), shrink(target, side)))
+        return {name: round(total / len(chosen), 4) for name, total in sums.items()}
+
+    def _soundtrack(self):
+        if self.speech_path is None:
+            return Soundtrack(self.video, config=self.config.media) if self.info.has_audio and not self.first else None
+        background_db = _background_db(self.config.audio_mix)
+        if background_db is None or not self.info.has_audio:
+            return Soundtrack(self.speech_path, config=self.config.media)
+        start_s = float(self.first / self.info.fps)
+        return Soundtrack(self.speech_path, self.video, background_db, start_s, self.config.media)
+
+    def _reconstructions(self, crops: Crops, inversion: Inversion) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        side = crops.track.resolution
+        position = np.minimum(np.arange(side), np.arange(side)[::-1]) / max(1, side * 0.06)
+        alpha = (np.minimum(1, np.minimum.outer(position, position)) * 255).astype(np.uint8)
+        for index in range(0, len(crops.rows), 8):
+            made = invert.reconstruct(
+                inversion.generator, inversion.pivots[index : index + 8].to(self.device), 4, self.dtype
+            )
+            for row, picture in zip(crops.rows[index : index + 8], to_crops(made), strict=True):
+                yield int(row), picture, alpha
+
+    def _hashes(self, *roles: str) -> dict[str, str]:
+        found = self.bundle.hashes
+        return {role: found.get(role) or "none" for role in roles}
+
+    def _timed(self, stage: str):
+        return _Timed(self.seconds, stage)
+
+
+class _Timed:
+    def __init__(self, seconds: dict[str, float], stage: str):
+        self.seconds, self.stage = seconds, stage
+
+    def __enter__(self) -> None:
+        self.started = time.monotonic()
+        log.info("%s ...", self.stage)
+
+    def __exit__(self, *_) -> None:
+        self.seconds[self.stage] = self.seconds.get(self.stage, 0.0) + time.monotonic() - self.started
+
+
+class _Checkpoints:
+    """The tuning stage's chunks as checkpoints: numbered by their step, the newest one kept."""
+
+    FINAL = 999_999
+
+    def __init__(self, stage: Stage):
+        self.stage = stage
+
+    def load(self) -> tuple[int, dict[str, np.ndarray]] | None:
+        numbers = [number for number in self.stage.chunks if number != self.FINAL]
+        return (numbers[-1], self.stage.load(numbers[-1])) if numbers else None
+
+    def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+        older = self.stage.chunks
+        self.stage.save(step, arrays)
+        for number in older:
+            self.stage.drop(number)
+
+
+def _pivot_settings(config) -> dict[str, Any]:
+    """The settings that the pivots depend on."""
+    names = ("chunk_frames", "refine_steps", "refine_learning_rate", "lambda_l2", "lambda_lpips", "perceptual_side")
+    return {name: getattr(config, name) for name in names}
+
+
+def _tuned_weights(generator) -> dict[str, torch.Tensor]:
+    return {name: p.detach() for name, p in generator.named_parameters() if not name.startswith("style.")}
+
+
+def _with_weights(generator, arrays: dict[str, np.ndarray]):
+    import copy
+
+    tuned = copy.deepcopy(generator)
+    with torch.no_grad():
+        for name, parameter in _tuned_weights(tuned).items():
+            parameter.copy_(torch.from_numpy(arrays[f"weight.{name}"]))
+    return tuned
+
+
+def _loss_arrays(solution: optimise.Solution) -> dict[str, np.ndarray]:
+    return {**{f"loss.{name}": values for name, values in solution.losses.items()}, "steps": solution.steps}
+
+
+def _groups(outputs: np.ndarray, cuts: tuple[int, ...], size: int) -> list[np.ndarray]:
+    """Rows of `outputs` in chunks of consecutive output frames that no cut parts."""
+    breaks = [r for r in range(1, len(outputs)) if outputs[r] != outputs[r - 1] + 1 or int(outputs[r]) in cuts]
+    return [part for run in np.split(np.arange(len(outputs)), breaks) for part in _split(run, size)]
+
+
+def _split(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def _frames_in_order(video: Path, order: np.ndarray, config, block: int = 16) -> Iterator[np.ndarray]:
+    """Frames of a video in any order; runs, forwards and backwards, are read in one go (backwards: block by block)."""
+    start = 0
+    while start < len(order):
+        step = int(np.sign(order[start + 1] - order[start])) if start + 1 < len(order) else 1
+        stop = start + 1
+        while stop < len(order) and order[stop] - order[stop - 1] == step and (step == 1 or stop - start < block):
+            stop += 1
+        run = order[start:stop]
+        frames = media.read_frames(video, int(run.min()), int(run.max()) + 1, config)
+        if step == 1:
+            yield from frames
+        elif step == 0:
+            frame = next(frames)
+            yield from (frame.copy() for _ in run)
+        else:
+            yield from reversed(list(frames))
+        start = stop
+
+
+def _read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:
+    """float32 [T, 68, 2] from an array, .npy or .npz (`landmarks_px`). Raises `InputError`."""
+    if source is None:
+        return None
+    name = "landmarks" if isinstance(source, np.ndarray) else str(source)
+    array = source
+    if not isinstance(source, np.ndarray):
+        try:
+            with np.load(source, allow_pickle=False) if str(source).endswith(".npz") else open(source, "rb") as file:
+                array = file["landmarks_px"] if str(source).endswith(".npz") else np.load(file, allow_pickle=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{name}: no landmarks in it ({error}). Expected .npz with landmarks_px [T,68,2]."
+            ) from error
+    if array.ndim != 3 or array.shape[1:] != (68, 2) or not len(array) or not np.isfinite(array).all():
+        raise InputError(f"{name}: {array.dtype} {array.shape}, expected finite numbers [T,68,2].")
+    return array.astype(np.float32)
+
+
+def _background_db(audio_mix: str) -> float | None:
+    """Level of --audio-mix keep-background:DB, None without it. Raises `UsageError`."""
+    if not audio_mix:
+        return None
+    kind, _, level = audio_mix.partition(":")
+    try:
+        background_db = float(level or -12.0)
+    except ValueError:
+        background_db = np.nan
+    if kind != "keep-background" or not np.isfinite(background_db):
+        raise UsageError(f"--audio-mix {audio_mix}: expected keep-background:DB, for example keep-background:-12.")
+    return background_db
+
+
+def _look_for_faces(
+    video: Path, first: int, stop: int, bundle: Bundle, config: EditConfig, looks: int = 5
+) -> list[str]:
+    """A note on how many of a few frames show a face. Raises `InputError` when none does."""
+    found = 0
+    places = np.unique(np.linspace(first, stop - 1, looks).round().astype(int))
+    for place in places:
+        frame = next(media.read_frames(video, int(place), int(place) + 1, config.media))
+        found += len(bundle.detector.detect(frame[None])[0]) > 0
+    if not found:
+        raise InputError(f"{video}: no face in the {len(places)} frames looked at. Expected one talking head.")
+    return [f"a face was found in {found} of the {len(places)} frames looked at"]
+
+
+def _length_note(wanted: int, num_source: int, info: VideoInfo, config: EditConfig) -> str:
+    speech_s, shot_s = float(wanted / info.fps), float(num_source / info.fps)
+    if wanted > num_source:
+        return f"the speech ({speech_s:.2f} s) outlasts the shot ({shot_s:.2f} s): --audio-longer {config.audio_longer}"
+    return f"the speech ({speech_s:.2f} s) is shorter than the shot ({shot_s:.2f} s): {config.audio_shorter}"
+
+
+def _pack(picture: np.ndarray) -> np.ndarray:
+    import cv2
+
+    done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert done
+    return data.ravel()
+
+
+def _unpack(data: np.ndarray) -> np.ndarray:
+    import cv2
+
+    return cv2.imdecode(data, cv2.IMREAD_UNCHANGED)

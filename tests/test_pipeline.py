@@ -1,0 +1,179 @@
+"""The whole chain on a tiny bundle: outputs, resume, reuse, and that nothing outside the mask changes."""
+
+import json
+import os
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from hdtalk import media
+from hdtalk.errors import InputError, ResourceError, Stopped, UsageError
+from hdtalk.job import Job
+from hdtalk.pipeline import edit_video, invert_video, plan_edit
+
+SMALL = {
+    "precision": "float32",
+    "invert": {"steps": 4, "refine_steps": 2, "chunk_frames": 4, "checkpoint_s": 0.0, "locality_every": 2},
+    "optimise": {"steps": 3, "warm_steps": 2, "anchors": 3, "chunk_frames": 4},
+    "stitch": {"steps": 2, "chunk_frames": 4},
+}
+
+
+@pytest.fixture
+def run(tiny_bundle_folder, tiny_shot, tmp_path):
+    """Edits the tiny shot so that the mouth moves in reverse."""
+    video, track, speech = tiny_shot
+
+    def edit(name="out.mp4", **options):
+        options = {"landmarks": track[::-1].copy(), "track": track, **SMALL, **options}
+        return edit_video(video, speech, tmp_path / name, bundle=str(tiny_bundle_folder), **options)
+
+    return edit
+
+
+def frames_of(path):
+    return np.stack(list(media.read_frames(path)))
+
+
+def test_edit_writes_the_video_its_record_and_its_job(run, tiny_shot):
+    seen = []
+    result = run(progress=lambda *step: seen.append(step))
+    info, source = media.probe(result.output), media.probe(tiny_shot[0])
+    assert (info.num_frames, info.fps, info.width, info.height) == (10, source.fps, source.width, source.height)
+    assert info.has_audio and result.num_edited == 10 and result.kept == {}
+    record = json.loads(result.manifest.read_text())
+    assert record["frames"]["edited"] == 10 and record["bundle"]["name"] == "tiny"
+    assert record["configuration"]["invert"]["steps"] == 4 and len(record["inputs"]["video"]["sha256"]) == 64
+    assert not result.in_domain and "outside the domain" in record["domain"]["notice"]
+    stages = list(dict.fromkeys(stage for stage, _, _ in seen))
+    assert stages == ["faces", "crops", "pivots", "tuning", "speech", "optimisation", "stitching", "writing"]
+    assert all(0 <= done <= total for _, done, total in seen)
+    assert sorted(p.name for p in result.output.parent.iterdir()) == ["out.json", "out.mp4", "out.mp4.job"]
+
+
+def test_a_run_stopped_anywhere_and_resumed_writes_the_same_video(run, tmp_path):
+    whole = run("whole.mp4")
+    stops = [("pivots", 4), ("tuning", 1), ("tuning", 3), ("optimisation", 7), ("stitching", 4), ("writing", 5)]
+
+    def stop_at(stage, done):
+        def progress(*step):
+            if step[:2] == (stage, done):
+                raise KeyboardInterrupt
+
+        return progress
+
+    for stage, done in stops:
+        with pytest.raises(Stopped, match=r"cut\.mp4\.job"):
+            run("cut.mp4", progress=stop_at(stage, done))
+        assert not (tmp_path / "cut.mp4").exists() and not list(tmp_path.glob("*.partial"))
+    resumed = run("cut.mp4")
+    np.testing.assert_array_equal(frames_of(resumed.output), frames_of(whole.output))
+    assert resumed.scores == whole.scores
+    assert sum(resumed.seconds[stage] for stage in ("pivots", "tuning", "stitching")) < whole.seconds["tuning"]
+
+
+def test_other_targets_reuse_the_inversion_and_a_damaged_artefact_is_made_again(run, tiny_shot, tmp_path, caplog):
+    first = run()
+    job = first.job
+    before = {path: path.stat().st_mtime_ns for path in job.rglob("*.safetensors")}
+    other = run("other.mp4", landmarks=tiny_shot[1].copy(), job=job)
+    changed = {p.parent.name for p, time in before.items() if not p.exists() or p.stat().st_mtime_ns != time}
+    assert changed == {"optimisation", "stitching"}
+    damaged = job / "pivots" / "000001.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-4] + b"\0\0\0\1")
+    again = run("again.mp4", landmarks=tiny_shot[1].copy(), job=job)
+    assert "000001.safetensors" in caplog.text
+    np.testing.assert_array_equal(frames_of(again.output), frames_of(other.output))
+
+
+def test_frames_without_a_face_and_pixels_outside_the_crop_stay_the_source_s(run, tiny_shot, monkeypatch):
+    from hdtalk import run as module
+    from hdtalk.data import FaceTrack
+
+    present = np.arange(10) != 6
+    track = lambda self: FaceTrack(self.track_px, present)  # noqa: E731
+    monkeypatch.setattr(module.Run, "_track_faces", track)
+    written = []
+    write = media.VideoWriter.write
+    monkeypatch.setattr(media.VideoWriter, "write", lambda self, f: (written.append(f.copy()), write(self, f))[1])
+    result = run()
+    assert result.kept == {"no face": [6]} and result.num_edited == 9
+    source = frames_of(tiny_shot[0])
+    np.testing.assert_array_equal(written[6], source[6])
+    difference = np.abs(np.stack(written).astype(int) - source).max((0, 3))
+    quads = np.load_quads if hasattr(np, "load_quads") else None
+    assert quads is None and difference.max() > 0
+    assert (difference[:, :4] == 0).all() and (difference[:, -4:] == 0).all()  # the crop does not reach there
+
+
+def test_longer_landmarks_go_back_and_forth(run, tiny_shot):
+    track = tiny_shot[1]
+    result = run(landmarks=np.concatenate([track, track[-2::-1]]))
+    assert result.num_frames == 19 == media.probe(result.output).num_frames
+
+
+def test_inversion_is_taken_up_by_an_edit(run, tiny_shot, tiny_bundle_folder, tmp_path):
+    video, track, _ = tiny_shot
+    result = invert_video(video, tmp_path / "inverted.mp4", bundle=str(tiny_bundle_folder), track=track, **SMALL)
+    assert result.num_inverted == 10 and result.scores["psnr_db"] > 0
+    assert media.probe(result.output).num_frames == 10
+    tuned = result.job / "tuning" / "999999.safetensors"
+    before = tuned.stat().st_mtime_ns
+    edited = run(job=result.job)
+    assert tuned.stat().st_mtime_ns == before and edited.scores["psnr_db"] == result.scores["psnr_db"]
+
+
+def test_plan_says_what_it_would_do_and_does_nothing(tiny_shot, tiny_bundle_folder, tmp_path, monkeypatch):
+    video, track, speech = tiny_shot
+    monkeypatch.setattr("hdtalk.run._look_for_faces", lambda *_: [])
+    options = {"bundle": str(tiny_bundle_folder), "track": track, "landmarks": np.concatenate([track, track])}
+    plan = plan_edit(video, speech, tmp_path / "out.mp4", **options, **SMALL)
+    assert len(plan.order) == 20 and plan.num_source == 10 and plan.disk_bytes > 0
+    assert set(plan.seconds) == {"faces", "inversion", "optimisation", "stitching", "writing"}
+    text = "\n".join(plan.lines())
+    assert "80x64, 25 fps" in text and "pingpong" in text and "20 frames" in text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "hint"),
+    [
+        ({"audio_mix": "loud"}, UsageError, "keep-background:DB"),
+        ({"emotion": "hungry"}, UsageError, "happy"),
+        ({"emotion": "happy", "emotion_from": "a.wav"}, UsageError, "contradict"),
+        ({"trim_start": 5.0}, UsageError, "trim"),
+        ({"track": np.zeros((3, 68, 2), np.float32)}, InputError, "3 frames"),
+        ({"landmarks": np.zeros((3, 67, 2), np.float32)}, InputError, "68"),
+        ({"landmarks": np.full((3, 68, 2), np.nan, np.float32)}, InputError, "finite"),
+        ({"landmarks": "nothing.npz"}, InputError, "nothing.npz"),
+        ({"no_such_option": 1}, UsageError, "no_such_option"),
+        ({"device": "cuda:7"}, UsageError, "cuda:7"),
+        ({"device": "toaster"}, UsageError, "toaster"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_written(run, tmp_path, options, error, hint):
+    with pytest.raises(error, match=hint):
+        run(**options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_output_is_never_an_input_and_never_replaced_unasked(run, tiny_shot, tiny_bundle_folder, tmp_path):
+    video, track, speech = tiny_shot
+    with pytest.raises(UsageError, match="overwrite an input"):
+        edit_video(video, speech, video, bundle=str(tiny_bundle_folder), overwrite=True)
+    (tmp_path / "out.mp4").write_text("mine")
+    with pytest.raises(UsageError, match="exists"):
+        run()
+    assert (tmp_path / "out.mp4").read_text() == "mine"
+
+
+def test_a_second_run_on_the_same_job_is_refused(run, tmp_path):
+    with Job(tmp_path / "out.mp4.job"), pytest.raises(ResourceError, match=f"process {os.getpid()}"):
+        run()
+
+
+def test_trimmed_part_only(run, tiny_shot):
+    track = tiny_shot[1]
+    result = run(trim_start=0.08, trim_end=0.28, track=track[2:7], landmarks=track[2:7][::-1].copy())
+    assert result.num_frames == 5 and media.probe(result.output).duration_s == pytest.approx(float(Fraction(5, 25)))

@@ -204,7 +204,11 @@ def weights_path(name: str) -> None:
 @weights.command("convert")
 @click.argument("source", type=click.Path(dir_okay=False))
 @click.argument("target", type=click.Path(dir_okay=False))
-@click.option("--role", help="Which network to take from a file that holds two: encoder or generator.")
+@click.option(
+    "--role",
+    type=click.Choice(["generator", "encoder", "landmarker", "parser", "perceptual", "identity"]),
+    help="What the file must hold; decides where it holds two (an e4e file's encoder, or its decoder as generator).",
+)
 @click.option(
     "--keys",
     type=click.Choice(["own", "nvlabs"]),

@@ -30,6 +30,9 @@ class Server(ThreadingHTTPServer):
         self.statuses, self.requests = list(statuses), []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def handle_error(self, request, client_address):
+        pass  # clients that turn away from what they are offered
+
     def address(self, path="/net.pth"):
         return f"http://127.0.0.1:{self.server_port}{path}"
 

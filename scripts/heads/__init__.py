@@ -1,4 +1,5 @@
 """Renders talking heads with exact landmarks and labels, for training and measuring the demo bundle's networks."""
+
 import os
 from pathlib import Path
 

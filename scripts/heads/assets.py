@@ -1,5 +1,5 @@
 """Loads the head assets (see their README.md) and prepares them for rendering."""
-import json
+
 from collections import namedtuple
 from functools import lru_cache
 from pathlib import Path
@@ -12,9 +12,11 @@ from .landmarks import HeadLandmarks
 from .props import BEARD_STYLES, beard_masks, grow_beard
 from .raster import vertex_normals
 
-(FACE, NECK, MOUTH_SOCKET, EYE_SOCKET, GUMS, TEETH, SCLERA, IRIS_BACK, LASH, HAIR, CLOTH, GLASSES) = range(12)  # materials
+(FACE, NECK, MOUTH_SOCKET, EYE_SOCKET, GUMS, TEETH, SCLERA, IRIS_BACK, LASH, HAIR, CLOTH, GLASSES) = range(
+    12
+)  # materials
 UV_SIZE = 1024
-SKIN_VERTICES = 11248          # face, head and neck come first in the vertex list
+SKIN_VERTICES = 11248  # face, head and neck come first in the vertex list
 
 
 # face, neck: uint8 RGB planes [3,H,W]; bump: uint8 [1024,1024], 128 is flat; median: linear RGB of cheeks and forehead
@@ -52,7 +54,7 @@ class HairStyle(Layer):
         self.alpha = cv2.imread(str(folder / f"{name}_alpha.png"), cv2.IMREAD_GRAYSCALE)
         linear = ((self.texture / 255.0) ** 2.2).mean(0)
         self.brightness = np.clip(linear / np.percentile(linear[self.alpha > 128], 60) * 80, 0, 255).astype(np.uint8)
-        outwards = unit(self.vertices - np.array([0, 4, -1]))                   # normals of the volume, not the cards
+        outwards = unit(self.vertices - np.array([0, 4, -1]))  # normals of the volume, not the cards
         facing = np.where((self.normals * outwards).sum(1, keepdims=True) < 0, -1, 1)
         self.normals = unit(self.normals * facing * 0.55 + outwards * 0.45).astype(np.float32)
         corners, uv = self.vertices[self.triangles], self.uv[self.triangles]
@@ -63,7 +65,7 @@ class HairStyle(Layer):
         self.tangents = np.zeros_like(self.vertices)
         for k in range(3):
             np.add.at(self.tangents, self.triangles[:, k], along_v)
-        if name == "short02":       # v turns from patch to patch there, which showed as seams: flow from the crown
+        if name == "short02":  # v turns from patch to patch there, which showed as seams: flow from the crown
             away = self.vertices - np.array([0, 11, -3], np.float32)
             self.tangents = away - self.normals * (away * self.normals).sum(1, keepdims=True)
         visible_area = np.linalg.norm(np.cross(e1, e2), axis=1) * (corners[:, :, 1].mean(1) > -14)
@@ -72,97 +74,88 @@ class HairStyle(Layer):
         self._grow_strands(rng, visible_area / visible_area.sum())
 
     def _find_hairline(self, rng, chances, skin, brow_y: float, samples: int = 24000):
-        """How thin the cards are at the forehead (`fade` [N], 1: full), and how much hair colour the skin below and just
-        before them takes (`scalp`, per skin vertex)."""
-        triangle = rng.choice(len(chances), samples, p=chances)
-        r1, r2 = np.sqrt(rng.random(samples)), rng.random(samples)
-        weight = np.stack([1 - r1, r1 * (1 - r2), r1 * r2], 1)
-        at = lambda values: np.einsum("ms,msc->mc", weight, values[self.triangles[triangle]])
-        u, v = at(self.uv).T % 1
-        row, column = ((1 - v) * (UV_SIZE - 1)).astype(int), (u * (UV_SIZE - 1)).astype(int)
-        hair = at(self.vertices)[self.alpha[row, column] > 120]
-        towards = lambda points: unit(points - np.array([0, 4, 0]))             # directions from the head's middle
-        gap_cm = 9 * cKDTree(towards(hair)).query(towards(skin))[0]             # from a skin vertex to the nearest hair
+        """How thin the cards are at the forehead (`fade` [N], 1: full), and how much hair colour the skin below and
+        just before them takes (`scalp`, per skin vertex)."""
+        triangle, weight, _, _ = self._scatter(rng, chances, samples)
+        hair = on_triangles(self.vertices, self.triangles[triangle], weight)
+
+        def towards(points):
+            return unit(points - np.array([0, 4, 0]))  # directions from the head's middle
+
+        gap_cm = 9 * cKDTree(towards(hair)).query(towards(skin))[0]  # from a skin vertex to the nearest hair
         bare = (gap_cm > 0.55) & (skin[:, 1] > brow_y - 2) & (skin[:, 2] > -2)
         if not bare.any():
             bare = gap_cm >= gap_cm.max()
         bare_tree = cKDTree(towards(skin[bare]))
         inside_cm = 9 * bare_tree.query(towards(self.vertices))[0]
-        smooth = lambda t: t * t * (3 - 2 * t)
-        self.fade = smooth(np.clip((inside_cm - 0.05) / 1.1, 0, 1)).astype(np.float32)
+        self.fade = smoothstep(inside_cm, 0.05, 1.15).astype(np.float32)
         depth_cm = 9 * bare_tree.query(towards(skin))[0]
-        high = smooth(np.clip((skin[:, 1] - (brow_y - 1.5)) / 2.5, 0, 1))
-        behind = smooth(np.clip((2.0 - skin[:, 2]) / 2.0, 0, 1)) * (np.abs(skin[:, 0]) < 7.0)
-        cover = smooth(np.clip((depth_cm + 0.25) / 1.3, 0, 1)) * (gap_cm < 0.55)
+        high = smoothstep(skin[:, 1], brow_y - 1.5, brow_y + 1.0)
+        behind = smoothstep(-skin[:, 2], -2.0, 0.0) * (np.abs(skin[:, 0]) < 7.0)
+        cover = smoothstep(depth_cm, -0.25, 1.05) * (gap_cm < 0.55)
         cover = np.maximum(cover, 0.25 * np.exp(-np.maximum(gap_cm - 0.4, 0) / 0.25))
         self.scalp = (0.9 * cover * np.maximum(high, behind)).astype(np.float32)
 
     def _grow_strands(self, rng: np.random.Generator, chances: np.ndarray, candidates: int = 9000):
-        triangle = rng.choice(len(chances), candidates, p=chances)
-        r1, r2 = np.sqrt(rng.random(candidates)), rng.random(candidates)
-        weight = np.stack([1 - r1, r1 * (1 - r2), r1 * r2], 1)
-        at = lambda values: np.einsum("ms,msc->mc", weight, values[self.triangles[triangle]])
-        u, v = at(self.uv).T % 1
-        row, column = ((1 - v) * (UV_SIZE - 1)).astype(int), (u * (UV_SIZE - 1)).astype(int)
-        on_hair = self.alpha[row, column] > 120
-        triangle, weight, row, column = triangle[on_hair], weight[on_hair], row[on_hair], column[on_hair]
-        count, short = len(triangle), self.name in ("short01", "short02", "short03")
-        tangent = unit(at(self.tangents))
-        tangent *= np.where(tangent[:, 1:2] > 0, -1, 1)                         # strands hang down
+        triangle, weight, row, column = self._scatter(rng, chances, candidates)
+        corners, count, short = self.triangles[triangle], len(triangle), self.name in ("short01", "short02", "short03")
+        tangent = unit(on_triangles(self.tangents, corners, weight))
+        tangent *= np.where(tangent[:, 1:2] > 0, -1, 1)  # strands hang down
         length = (rng.uniform(0.4, 1.3, count) if short else rng.uniform(1, 4, count))[:, None, None]
         direction = tangent + rng.normal(size=(count, 3)) * (0.35 if short else 0.07)
         lift = (rng.gamma(2, 0.12, count) if short else rng.gamma(1.5, 0.06, count))[:, None, None]
         curl = rng.normal(size=(count, 1, 3)) * (0.12 if short else 0.10)
-        s = np.linspace(0, 1, 5)[:, None]                                       # root to tip
-        offsets = (direction[:, None] + curl * s) * s * length + at(self.normals)[:, None] * (0.03 + lift * s)
+        s = np.linspace(0, 1, 5)[:, None]  # root to tip
+        normal = on_triangles(self.normals, corners, weight)[:, None]
+        offsets = (direction[:, None] + curl * s) * s * length + normal * (0.03 + lift * s)
         brightness = np.clip(self.brightness[row, column] / 255.0, 0.05, 1) * rng.lognormal(0, 0.35, count)
         self.strand_triangle, self.strand_weight = triangle, weight.astype(np.float32)
-        self.strand_offsets = offsets.astype(np.float32)                        # [M,5,3] cm from the root
+        self.strand_offsets = offsets.astype(np.float32)  # [M,5,3] cm from the root
         self.strand_brightness = brightness.astype(np.float32)
-        self.strand_keep = rng.random(count) * 0.8
+        self.strand_keep = rng.random(count) * 0.8  # drawn where the cards' fade is above this
+
+    def _scatter(self, rng: np.random.Generator, chances: np.ndarray, count: int):
+        """Random places on the cards' opaque texels: triangle, corner weights, row and column in the texture."""
+        triangle = rng.choice(len(chances), count, p=chances)
+        r1, r2 = np.sqrt(rng.random(count)), rng.random(count)
+        weight = np.stack([1 - r1, r1 * (1 - r2), r1 * r2], 1)
+        u, v = on_triangles(self.uv, self.triangles[triangle], weight).T % 1
+        row, column = ((1 - v) * (UV_SIZE - 1)).astype(int), (u * (UV_SIZE - 1)).astype(int)
+        on_hair = self.alpha[row, column] > 120
+        return triangle[on_hair], weight[on_hair], row[on_hair], column[on_hair]
 
 
 class HeadAssets:
     def __init__(self, root: Path | str):
         root = Path(root)
         head, brows = np.load(root / "head.npz"), np.load(root / "brows.npz")
-        modes = lambda name: head[name].astype(np.float32).reshape(len(head[name]), -1)
         self.neutral = head["verts"] + head["torso_shrink"].astype(np.float32)  # [V,3] cm
-        self.identity, self.expression = modes("identity"), modes("expression")  # [100,V*3], [57,V*3]
+        self.identity = head["identity"].astype(np.float32).reshape(100, -1)  # [100,V*3] cm
+        self.expression = head["expression"].astype(np.float32).reshape(57, -1)  # [57,V*3] cm
         self.expression_names = [str(n) for n in head["expression_names"]]
         self.render_vertex, self.uv = head["rv_vertex"], head["rv_uv"].astype(np.float32)
-        self.triangles = head["tris"].astype(np.int32)                          # over render vertices
+        self.triangles = head["tris"].astype(np.int32)  # over render vertices
         self.material = head["tri_material"].astype(np.uint8)
         self.geometry_triangles = self.render_vertex[self.triangles].astype(np.int32)
-        self.first_lash = int(np.argmax(self.material == LASH))                 # lashes come last
+        self.first_lash = int(np.argmax(self.material == LASH))  # lashes come last
         self.occluders = self.triangles[self.material <= NECK]
         eyes = np.unique(self.triangles[(self.material == SCLERA) | (self.material == IRIS_BACK)])
         left = self.neutral[self.render_vertex[eyes], 0] > 0
-        self.eyeballs = {"_L": eyes[left], "_R": eyes[~left]}                   # render vertices
+        self.eyeballs = {"_L": eyes[left], "_R": eyes[~left]}  # render vertices
         self.landmarks68, self.face_labels = head["landmarks68"], head["face_label_uv"]
         self.landmarks = HeadLandmarks(root)
         self.brows = np.zeros((len(brows["alpha"]), UV_SIZE, UV_SIZE), np.uint8)
-        self.brows[:, int(brows["row0"]):int(brows["row0"]) + brows["alpha"].shape[1]] = brows["alpha"]
+        self.brows[:, int(brows["row0"]) : int(brows["row0"]) + brows["alpha"].shape[1]] = brows["alpha"]
         self.lash_alpha = draw_lashes()
         self._make_beards()
         tree = cKDTree(self.neutral[:SKIN_VERTICES])
-        names = lambda folder, tail: sorted(p.name[: -len(tail)] for p in (root / folder).glob("*" + tail))
-        self.skins = {n: self._load_skin(root / "skins" / n) for n in names("skins", "_face.jpg")}
-        self.clothes = {n: Layer(root / "cloth", n, tree, neighbours=24) for n in names("cloth", ".npz")}
+        skins = sorted(path.name.removesuffix("_face.jpg") for path in (root / "skins").glob("*_face.jpg"))
+        self.skins = {name: self._load_skin(root / "skins" / name) for name in skins}
+        clothes = sorted(path.stem for path in (root / "cloth").glob("*.npz"))
+        self.clothes = {name: Layer(root / "cloth", name, tree, neighbours=24) for name in clothes}
         brow_y = float(self.neutral[self.landmarks68[17:27], 1].mean())
-        self.hair = {n: HairStyle(root / "hair", n, tree, brow_y, seed=11 + k) for k, n in enumerate(names("hair", ".npz"))}
-        table = json.loads((root / "expression_map.json").read_text())
-        self.emotions, self.visemes = table["emotions"], table["visemes"]
-
-    def expression_weights(self, weights: dict[str, float]) -> np.ndarray:
-        """Weights by name as a vector [57]; a name without _L/_R means both sides."""
-        vector = np.zeros(len(self.expression_names), np.float32)
-        for name, value in weights.items():
-            found = [i for i, n in enumerate(self.expression_names) if n in (name, name + "_L", name + "_R")]
-            if not found:
-                raise KeyError(f"no expression shape {name!r}; known: {', '.join(self.expression_names)}")
-            vector[found] += value
-        return vector
+        styles = sorted(path.stem for path in (root / "hair").glob("*.npz"))
+        self.hair = {name: HairStyle(root / "hair", name, tree, brow_y, seed=11 + k) for k, name in enumerate(styles)}
 
     def _load_skin(self, path: Path) -> Skin:
         planes = [read_planes(f"{path}_{part}.jpg") for part in ("face", "headneck")]
@@ -171,7 +164,7 @@ class HeadAssets:
         middle = (slice(300, 750), slice(250, UV_SIZE - 250))
         cheeks = planes[0][(slice(None), *middle)][:, self.face_labels[middle] == 1]
         median = (np.median(cheeks, axis=1) / 255) ** 2.2
-        if median[2] < 0.1:     # dark textures: green and blue are faint and blotchy; half of the hue is the median's
+        if median[2] < 0.1:  # dark textures: green and blue are faint and blotchy; half of the hue is the median's
             for k, texture in enumerate(planes):
                 linear = (texture / np.float32(255)) ** 2.2
                 smooth = median[:, None, None] * linear.mean(0) / median.mean()
@@ -186,7 +179,7 @@ class HeadAssets:
         q = uv[self.landmarks68] * UV_SIZE
         outline = [*q[1:16], q[54] + [60, -60], q[35] + [30, 6], q[33] + [0, 6], q[31] + [-30, 6], q[48] + [-60, -60]]
         mask = cv2.fillPoly(np.zeros((UV_SIZE, UV_SIZE), np.uint8), [np.array(outline).astype(np.int32)], 255)
-        mask[(self.face_labels == 12) | (self.face_labels == 13)] = 0           # lips
+        mask[(self.face_labels == 12) | (self.face_labels == 13)] = 0  # lips
         speckle = cv2.GaussianBlur(np.random.default_rng(0).random(mask.shape).astype(np.float32), (0, 0), 0.8)
         speckle = (speckle - speckle.mean()) / speckle.std()
         speckle = np.clip(0.55 + 0.3 * speckle, 0, 1)
@@ -195,8 +188,9 @@ class HeadAssets:
         normals = vertex_normals(self.neutral, self.geometry_triangles)
         self.beards = {}
         for k, (name, region) in enumerate(beard_masks(q, self.face_labels).items()):
-            strands = grow_beard(np.random.default_rng(31 + k), region, face, self.render_vertex, self.uv, self.neutral,
-                                 normals)
+            strands = grow_beard(
+                np.random.default_rng(31 + k), region, face, self.render_vertex, self.uv, self.neutral, normals
+            )
             self.beards[name] = ((region * np.clip(speckle + 0.3, 0, 1)).astype(np.uint8), *strands)
         assert tuple(self.beards) == BEARD_STYLES[1:]
 
@@ -211,7 +205,7 @@ def draw_lashes() -> np.ndarray:
             for i in range(count):
                 x = start + (end - start) * (i + rng.uniform(0.1, 0.9)) / count
                 length, slant, t = rng.uniform(0.7, 1) * longest, rng.normal() * 0.012, np.linspace(0, 1, 7)
-                v = (row + 0.92 - 0.84 * t * length) / 6                        # 0.92 is the root, 0.08 the tip
+                v = (row + 0.92 - 0.84 * t * length) / 6  # 0.92 is the root, 0.08 the tip
                 line = np.stack([(x + slant * t * t) * width, (1 - v) * height], 1).astype(int).tolist()
                 for j in range(6):
                     cv2.line(alpha, line[j], line[j + 1], 255, max(1, int(4 - j * 0.6)), cv2.LINE_AA)
@@ -221,6 +215,16 @@ def draw_lashes() -> np.ndarray:
 def read_planes(path: Path | str) -> np.ndarray:
     """RGB image as planes [3,H,W]."""
     return np.ascontiguousarray(cv2.imread(str(path), cv2.IMREAD_COLOR)[:, :, ::-1].transpose(2, 0, 1))
+
+
+def on_triangles(values: np.ndarray, corners: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Vertex values [V,C] at places on triangles: corners [M,3], their weights [M,3] -> [M,C]."""
+    return np.einsum("ms,msc->mc", weight, values[corners])
+
+
+def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

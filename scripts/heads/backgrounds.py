@@ -1,8 +1,9 @@
 """Painted backgrounds in linear RGB: walls, rooms with windows and shelves, plants, bokeh; mostly out of focus."""
+
 import cv2
 import numpy as np
 
-CANVAS = 160                                               # px; painted at this size, then enlarged
+CANVAS = 160  # px; painted at this size, then enlarged
 
 
 def paint_background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
@@ -11,18 +12,26 @@ def paint_background(rng: np.random.Generator, width: int, height: int) -> np.nd
     rows = int(np.ceil(CANVAS * height / side))
     columns = int(np.ceil(CANVAS * width / side))
     image = paint_wall(rng)
-    kind = rng.choice(["wall", "room", "shelves", "window", "plants", "bokeh", "boxes"],
-                      p=[0.2, 0.2, 0.13, 0.15, 0.1, 0.12, 0.1])
-    {"wall": lambda *_: None, "room": paint_room, "shelves": paint_shelves, "window": paint_window,
-     "plants": paint_plants, "bokeh": paint_bokeh, "boxes": paint_boxes}[kind](rng, image)
+    kind = rng.choice(
+        ["wall", "room", "shelves", "window", "plants", "bokeh", "boxes"], p=[0.2, 0.2, 0.13, 0.15, 0.1, 0.12, 0.1]
+    )
+    {
+        "wall": lambda *_: None,
+        "room": paint_room,
+        "shelves": paint_shelves,
+        "window": paint_window,
+        "plants": paint_plants,
+        "bokeh": paint_bokeh,
+        "boxes": paint_boxes,
+    }[kind](rng, image)
     sigma = rng.uniform(0.3, 1.5) if rng.random() < 0.2 else rng.uniform(1.5, 7)
     image = cv2.GaussianBlur(image, (0, 0), sigma)
-    if rng.random() < 0.35:                                # grain of plaster or cloth, in focus or not
+    if rng.random() < 0.35:  # grain of plaster or cloth, in focus or not
         grain = rng.standard_normal((CANVAS, CANVAS)).astype(np.float32)
         grain = cv2.GaussianBlur(grain, (0, 0), rng.uniform(0.5, 2.5))
         image *= 1 + rng.uniform(0.01, 0.06) * (grain / grain.std())[..., None]
     y0, x0 = (CANVAS - rows) // 2, (CANVAS - columns) // 2
-    image = np.clip(image[y0:y0 + rows, x0:x0 + columns], 0, 3)
+    image = np.clip(image[y0 : y0 + rows, x0 : x0 + columns], 0, 3)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
@@ -41,7 +50,7 @@ def paint_wall(rng) -> np.ndarray:
     t = np.clip(0.5 + (slope[0] * x + slope[1] * y) * rng.uniform(0.2, 1.2), 0, 1)[..., None]
     image = base * (1 - t) + (0.6 * base + 0.4 * other) * t
     centre, reach = rng.uniform(-0.5, 0.5, 2), rng.uniform(0.3, 0.9)
-    pool = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / reach**2)[..., None]   # light of a lamp on the wall
+    pool = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / reach**2)[..., None]  # light of a lamp on the wall
     return (image * (0.75 + rng.uniform(0, 0.7) * pool)).astype(np.float32)
 
 
@@ -54,16 +63,21 @@ def box(image, x, y, width, height, colour):
 
 def paint_room(rng, image):
     corner = rng.integers(-20, CANVAS + 20)
-    image[:, max(corner, 0):] *= rng.uniform(0.5, 1.4)
+    image[:, max(corner, 0) :] *= rng.uniform(0.5, 1.4)
     if rng.random() < 0.7:
         box(image, rng.integers(-10, 120), rng.integers(-10, 60), *rng.integers(20, 60, 2), natural_colour(rng))
-    for _ in range(rng.integers(2, 7)):                    # furniture stands low, pictures hang high
+    for _ in range(rng.integers(2, 7)):  # furniture stands low, pictures hang high
         low = rng.random() < 0.6
         y = rng.integers(80, 140) if low else rng.integers(0, 60)
         box(image, rng.integers(-30, CANVAS), y, *rng.integers(14, 70, 2), natural_colour(rng, 0.03, 0.7))
     if rng.random() < 0.5:
-        cv2.circle(image, rng.integers(0, CANVAS, 2).tolist(), int(rng.integers(6, 16)),
-                   (rng.uniform(0.8, 2) * np.array([1, 0.85, 0.6])).tolist(), -1)
+        cv2.circle(
+            image,
+            rng.integers(0, CANVAS, 2).tolist(),
+            int(rng.integers(6, 16)),
+            (rng.uniform(0.8, 2) * np.array([1, 0.85, 0.6])).tolist(),
+            -1,
+        )
 
 
 def paint_shelves(rng, image):
@@ -82,8 +96,9 @@ def paint_shelves(rng, image):
 
 
 def paint_window(rng, image):
-    x, y, width, height = (int(v) for v in (rng.integers(-30, 120), rng.integers(-20, 30), rng.integers(40, 90),
-                                            rng.integers(70, 130)))
+    x, y, width, height = (
+        int(v) for v in (rng.integers(-30, 120), rng.integers(-20, 30), rng.integers(40, 90), rng.integers(70, 130))
+    )
     sky = rng.uniform(0.7, 2.0) * np.array([0.85, 0.95, 1.1]) * rng.uniform(0.85, 1.1, 3)
     box(image, x - 4, y - 4, width + 8, height + 8, natural_colour(rng, 0.3, 0.9))
     box(image, x, y, width, height, sky.astype(np.float32))

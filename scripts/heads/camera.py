@@ -1,4 +1,5 @@
 """Cameras for rendered heads: the frame, the FFHQ-aligned crop, and what a real camera does to a clean picture."""
+
 from typing import NamedTuple
 
 import cv2
@@ -6,8 +7,8 @@ import numpy as np
 
 
 class Camera(NamedTuple):
-    """A pinhole at `distance` cm from LOOK_AT; `frame` [2,3] takes the picture's plane (landmarks.py: cm, y down) to the
-    image, in image widths from its left upper corner."""
+    """A pinhole at `distance` cm from LOOK_AT; `frame` [2,3] takes the picture's plane (landmarks.py: cm, y down) to
+    the image, in image widths from its left upper corner."""
 
     distance: float = 80.0
     frame: tuple = ((0.030, 0.0, 0.5), (0.0, 0.030, 0.51))
@@ -22,12 +23,12 @@ def whole_frame(zoom: float = 1.0, offset=(0.0, 0.01), aspect: float = 1.0) -> t
 def aligned_frame(landmarks_plane: np.ndarray, jitter=(0.0, 0.0, 0.0, 0.0)) -> tuple:
     """The frame whose image is the FFHQ-aligned crop of a face with these landmarks [68,2].
 
-    jitter: shift right and down in crop widths, logarithm of a scale, rotation in radians; stands for tracking error."""
+    jitter: shift right and down in crop widths, log of a scale, rotation in radians; stands for tracking error."""
     centre, x, y = ffhq_square(landmarks_plane)
     cos, sin = np.cos(jitter[3]), np.sin(jitter[3])
     centre = centre + 2 * (jitter[0] * x + jitter[1] * y)
     x, y = (np.exp(jitter[2]) * v for v in (cos * x + sin * y, cos * y - sin * x))
-    linear = np.linalg.inv(np.stack([x, y], 1)) / 2                    # plane offsets -> image widths
+    linear = np.linalg.inv(np.stack([x, y], 1)) / 2  # plane offsets -> image widths
     shift = 0.5 - linear @ centre
     return tuple((*map(float, row), float(t)) for row, t in zip(linear, shift, strict=True))
 
@@ -43,7 +44,7 @@ def ffhq_square(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What lies between a clean picture (uint8 RGB [H,W,3]) and a frame of a real clip: defocus, motion, low resolution,
+    """What lies between a clean picture (uint8 RGB [H,W,3]) and a frame of a real clip: blur, motion, low resolution,
     exposure, white balance, noise, compression. The size stays."""
     height, width = image.shape[:2]
     picture = image.astype(np.float32) / 255
@@ -53,13 +54,17 @@ def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         length, angle = rng.uniform(2, 7) * width / 256, rng.uniform(0, np.pi)
         taps = np.zeros((15, 15), np.float32)
         end = np.array([np.cos(angle), np.sin(angle)]) * length / 2
-        cv2.line(taps, tuple(np.round(7 - end).astype(int).tolist()), tuple(np.round(7 + end).astype(int).tolist()), 1.0)
+        cv2.line(
+            taps, tuple(np.round(7 - end).astype(int).tolist()), tuple(np.round(7 + end).astype(int).tolist()), 1.0
+        )
         picture = cv2.filter2D(picture, -1, taps / taps.sum())
-    if rng.random() < 0.3:                                 # a small face in a large frame
+    if rng.random() < 0.3:  # a small face in a large frame
         factor = rng.uniform(0.3, 0.9)
         small = (max(8, int(width * factor)), max(8, int(height * factor)))
         picture = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
-        picture = cv2.resize(picture, (width, height), interpolation=int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC])))
+        picture = cv2.resize(
+            picture, (width, height), interpolation=int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
+        )
     gamma, gain = np.exp(rng.normal(0, 0.18)), np.exp(rng.normal(0, 0.12)) * np.exp(rng.normal(0, 0.05, 3))
     picture = np.clip(picture, 0, 1) ** gamma * gain.astype(np.float32)
     grey = picture.mean(-1, keepdims=True)
@@ -98,11 +103,11 @@ def occlude(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
         mask[inside] = 255
 
     below = np.array([rng.normal(0, 40), 200]) * scale
-    if rng.random() < 0.5:                                 # microphone: grip and dark head
+    if rng.random() < 0.5:  # microphone: grip and dark head
         bar(at, at + below, 11 * scale, 0.5)
         bar(at - [0, 4 * scale], at + [0, 6 * scale], 18 * scale, 0.9)
         colour = rng.uniform(0.03, 0.25) * np.ones(3)
-    else:                                                  # hand: palm and four fingers
+    else:  # hand: palm and four fingers
         skin = image[labels == 1]
         colour = (np.median(skin, 0) / 255 if len(skin) else np.array([0.6, 0.45, 0.4])) ** 2.2 * rng.uniform(0.8, 1.4)
         bar(at + [0, 60 * scale], at + below, 30 * scale)

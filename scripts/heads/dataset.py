@@ -1,4 +1,5 @@
 """Renders stills into shards of 256 pictures with all truth, in parallel, resumable; see README.md for the fields."""
+
 import json
 import multiprocessing
 import os
@@ -16,24 +17,42 @@ from .props import BEARD_STYLES, GLASSES_STYLES
 from .render import render
 
 SHARD = 256
-BLOCK, SHARED, GROUP = 40, 12, 4                           # of 40 stills, 12 show three persons four times each
+BLOCK, SHARED, GROUP = 40, 12, 4  # of 40 stills, 12 show three persons four times each
 ATTRIBUTES = ("female", "skin", "hair", "glasses", "beard", "dark")
 
 
-def write_shards(assets: Path, out: Path, count: int, seed: int, split: str, workers: int = 1, size: int = 256,
-                 progress: Callable[[int, int, float], None] = lambda done, total, seconds: None) -> None:
+def write_shards(
+    assets: Path,
+    out: Path,
+    count: int,
+    seed: int,
+    split: str,
+    workers: int = 1,
+    size: int = 256,
+    progress: Callable[[int, int, float], None] = lambda done, total, seconds: None,
+) -> None:
     """Writes shards and `meta.json` to `out`; shards already there stay. A still depends on seed, split and its number
     alone. progress(stills done, of how many, seconds to go)."""
     out.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)
     shards = range((count + SHARD - 1) // SHARD)
     missing = [k for k in shards if not (out / f"shard_{k:05d}.npz").exists()]
-    cv2.setNumThreads(1)                                   # threads of the parent would hang its forks
+    cv2.setNumThreads(1)  # threads of the parent would hang its forks
     a = load_assets(str(assets))
-    _, layout = still(a, seed, split, 0, size)             # compiles before the workers start
-    meta = {"count": count, "seed": seed, "split": split, "size_px": size, "layout": layout,
-            "expression_names": a.expression_names, "attributes": list(ATTRIBUTES), "skins": sorted(a.skins),
-            "hair": list(HAIR_CHANCES), "glasses": list(GLASSES_STYLES), "beards": list(BEARD_STYLES)}
+    _, layout = still(a, seed, split, 0, size)  # compiles before the workers start
+    meta = {
+        "count": count,
+        "seed": seed,
+        "split": split,
+        "size_px": size,
+        "layout": layout,
+        "expression_names": a.expression_names,
+        "attributes": list(ATTRIBUTES),
+        "skins": sorted(a.skins),
+        "hair": list(HAIR_CHANCES),
+        "glasses": list(GLASSES_STYLES),
+        "beards": list(BEARD_STYLES),
+    }
     write_atomically(out / "meta.json", lambda file: file.write(json.dumps(meta, indent=1).encode()))
     jobs = [(str(assets), str(out), seed, split, k, min(SHARD, count - k * SHARD), size) for k in missing]
     done = count - sum(job[5] for job in jobs)
@@ -54,16 +73,32 @@ def still(a: HeadAssets, seed: int, split: str, number: int, size: int) -> tuple
     p, drawn = sample_still(np.random.default_rng([seed, code, 2, number]), a, person)
     result = render(p, a, size)
     vector, layout = encode(p, result["background"], a)
-    return {"image": result["image"], "labels": result["labels"], "landmarks_px": result["landmarks_px"],
-            "params": vector, "background": result["background"], "identity": np.int64(code * 10_000_000 + person_number),
-            "emotion": np.int16(drawn["emotion"]), "viseme": np.int16(drawn["viseme"]),
-            "attributes": attributes(p, a)}, layout
+    return {
+        "image": result["image"],
+        "labels": result["labels"],
+        "landmarks_px": result["landmarks_px"],
+        "params": vector,
+        "background": result["background"],
+        "identity": np.int64(code * 10_000_000 + person_number),
+        "emotion": np.int16(drawn["emotion"]),
+        "viseme": np.int16(drawn["viseme"]),
+        "attributes": attributes(p, a),
+    }, layout
 
 
 def attributes(p: HeadParams, a: HeadAssets) -> np.ndarray:
     """Numbers [6] int16 in the order of ATTRIBUTES."""
-    return np.array([p.female, sorted(a.skins).index(p.skin), list(HAIR_CHANCES).index(p.hair),
-                     GLASSES_STYLES.index(p.glasses), BEARD_STYLES.index(p.beard), np.mean(p.skin_rgb) < 0.17], np.int16)
+    return np.array(
+        [
+            p.female,
+            sorted(a.skins).index(p.skin),
+            list(HAIR_CHANCES).index(p.hair),
+            GLASSES_STYLES.index(p.glasses),
+            BEARD_STYLES.index(p.beard),
+            np.mean(p.skin_rgb) < 0.17,
+        ],
+        np.int16,
+    )
 
 
 def _write_shard(job) -> int:

@@ -8,17 +8,18 @@
 camera's axis. A camera's `frame` (camera.py) takes it to pixels. Points 0..16 slide along the visible outline of the
 face as the head turns, as annotators of iBUG pictures place them; the other points stay on the skin.
 """
+
 from pathlib import Path
 
 import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-NECK_PIVOT = np.array([0, -9, -1.5], np.float32)           # cm; the head turns about this point
-LOOK_AT = np.array([0, 1, 4], np.float32)                  # cm; the point on the camera's axis
-OUTLINE_STEPS = 14                                         # places that an outline point can take
-OUTLINE_REACH = 0.55                                       # how far inwards they go, as a share of the way in UV
-OUTLINE_SHARPNESS_CM = 0.05                                # of the choice among them
+NECK_PIVOT = np.array([0, -9, -1.5], np.float32)  # cm; the head turns about this point
+LOOK_AT = np.array([0, 1, 4], np.float32)  # cm; the point on the camera's axis
+OUTLINE_STEPS = 14  # places that an outline point can take
+OUTLINE_REACH = 0.55  # how far inwards they go, as a share of the way in UV
+OUTLINE_SHARPNESS_CM = 0.05  # of the choice among them
 
 
 class HeadLandmarks:
@@ -27,10 +28,10 @@ class HeadLandmarks:
     def __init__(self, assets: Path | str):
         head = np.load(Path(assets) / "head.npz")
         self.expression_names = [str(name) for name in head["expression_names"]]
-        corners, weights = outline_points(head)                                    # [17,S,3] vertices and weights
+        corners, weights = outline_points(head)  # [17,S,3] vertices and weights
         wanted, index = np.unique(np.concatenate([corners.ravel(), head["landmarks68"][17:]]), return_inverse=True)
-        self._outline, self._outline_weight = index[:corners.size].reshape(corners.shape), weights
-        self._inner = index[corners.size:]
+        self._outline, self._outline_weight = index[: corners.size].reshape(corners.shape), weights
+        self._inner = index[corners.size :]
         self._neutral = (head["verts"] + head["torso_shrink"].astype(np.float32))[wanted]
         self._identity = head["identity"][:, wanted].astype(np.float32).reshape(100, -1)
         self._expression = head["expression"][:, wanted].astype(np.float32).reshape(57, -1)
@@ -53,7 +54,7 @@ class HeadLandmarks:
     def _project(self, shaped, poses, translations, distance_cm, body_follow):
         vertices = pose_vertices(shaped, self._neutral[:, 1], poses, translations, body_follow)
         plane = project_plane(vertices, distance_cm)
-        outline = np.einsum("ksc,tkscd->tksd", self._outline_weight, plane[:, self._outline])   # [T,17,S,2]
+        outline = np.einsum("ksc,tkscd->tksd", self._outline_weight, plane[:, self._outline])  # [T,17,S,2]
         inner = plane[:, self._inner]
         # the outermost of each point's places, seen from the middle of the face
         outwards = outline[:, :, 0] - inner[:, [30 - 17]]
@@ -105,7 +106,7 @@ def outline_points(head) -> tuple[np.ndarray, np.ndarray]:
     w1 = (d[..., 0] * e2[..., 1] - d[..., 1] * e2[..., 0]) / area
     w2 = (e1[..., 0] * d[..., 1] - e1[..., 1] * d[..., 0]) / area
     weights = np.stack([1 - w1 - w2, w1, w2], -1)
-    best = weights.min(-1).argmax(-1)                                              # the triangle around the place
+    best = weights.min(-1).argmax(-1)  # the triangle around the place
     rows = np.arange(len(places))
     weight = np.clip(weights[rows, best], 0, 1)
     weight /= weight.sum(-1, keepdims=True)

@@ -1,12 +1,17 @@
 """Glasses as a mesh and beards as masks with strands; both follow the head's shape."""
+
 import cv2
 import numpy as np
 
 GLASSES_STYLES = ("none", "thin", "dark", "round", "square")
 BEARD_STYLES = ("none", "full", "goatee", "moustache", "strap")
 # half width, half height (cm), exponent of the superellipse, radius of the rim (cm)
-RIMS = {"thin": (2.45, 1.75, 3.0, 0.07), "dark": (2.5, 1.9, 3.6, 0.19), "round": (2.2, 2.1, 2.0, 0.09),
-        "square": (2.6, 1.65, 5.0, 0.15)}
+RIMS = {
+    "thin": (2.45, 1.75, 3.0, 0.07),
+    "dark": (2.5, 1.9, 3.6, 0.19),
+    "round": (2.2, 2.1, 2.0, 0.09),
+    "square": (2.6, 1.65, 5.0, 0.15),
+}
 
 
 def glasses_mesh(style: str, landmarks_cm: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -19,8 +24,13 @@ def glasses_mesh(style: str, landmarks_cm: np.ndarray, scale: float) -> tuple[np
     reach = max((left[0] - right[0]) / 2, half_width + 0.75)
     turn = np.linspace(0, 2 * np.pi, 36, endpoint=False)
     cos, sin = np.cos(turn), np.sin(turn)
-    curve = np.stack([np.sign(cos) * np.abs(cos) ** (2 / power) * half_width,
-                      np.sign(sin) * np.abs(sin) ** (2 / power) * half_height], 1)
+    curve = np.stack(
+        [
+            np.sign(cos) * np.abs(cos) ** (2 / power) * half_width,
+            np.sign(sin) * np.abs(sin) ** (2 / power) * half_height,
+        ],
+        1,
+    )
     vertices, frame, lenses = [], [], []
 
     def add(points, triangles, to):
@@ -55,7 +65,10 @@ def tube(path: np.ndarray, radius: float, closed: bool = False, sides: int = 6) 
     turn = np.linspace(0, 2 * np.pi, sides, endpoint=False)[None, :, None]
     points = path[:, None] + radius * (np.cos(turn) * across[:, None] + np.sin(turn) * third[:, None])
     i, j = np.meshgrid(np.arange(count if closed else count - 1), np.arange(sides), indexing="ij")
-    at = lambda a, b: (a % count) * sides + b % sides
+
+    def at(along, around):
+        return (along % count) * sides + around % sides
+
     quads = [(at(i, j), at(i + 1, j), at(i + 1, j + 1)), (at(i, j), at(i + 1, j + 1), at(i, j + 1))]
     triangles = np.concatenate([np.stack(corners, -1).reshape(-1, 3) for corners in quads])
     return points.reshape(-1, 3), triangles
@@ -64,8 +77,16 @@ def tube(path: np.ndarray, radius: float, closed: bool = False, sides: int = 6) 
 def beard_masks(landmarks_uv: np.ndarray, face_labels: np.ndarray) -> dict[str, np.ndarray]:
     """Masks uint8 [1024,1024] by style over the face's texture; landmarks_uv [68,2] in its pixels, y down."""
     q, size = landmarks_uv, face_labels.shape[0]
-    moustache = [q[48] + [-22, 6], q[31] + [-12, 16], q[33] + [0, 10], q[35] + [12, 16], q[54] + [22, 6], q[52], q[51],
-                 q[50]]
+    moustache = [
+        q[48] + [-22, 6],
+        q[31] + [-12, 16],
+        q[33] + [0, 10],
+        q[35] + [12, 16],
+        q[54] + [22, 6],
+        q[52],
+        q[51],
+        q[50],
+    ]
     chin = [q[48] + [-24, 0], q[59] + [-10, 30], q[6], q[7], q[8], q[9], q[10], q[55] + [10, 30], q[54] + [24, 0]]
     jaw = [*q[2:15], q[54] + [55, -30], q[54] + [20, 0], q[48] + [-20, 0], q[48] + [-55, -30]]
 
@@ -78,8 +99,12 @@ def beard_masks(landmarks_uv: np.ndarray, face_labels: np.ndarray) -> dict[str, 
 
     strap = np.zeros((size, size), np.uint8)
     cv2.polylines(strap, [q[1:16].astype(np.int32)], False, 255, 64)
-    return {"full": mask(jaw, moustache), "goatee": mask(moustache, chin, blur=7), "moustache": mask(moustache, blur=5),
-            "strap": np.maximum(cv2.GaussianBlur(strap, (0, 0), 10), mask(moustache, blur=6))}
+    return {
+        "full": mask(jaw, moustache),
+        "goatee": mask(moustache, chin, blur=7),
+        "moustache": mask(moustache, blur=5),
+        "strap": np.maximum(cv2.GaussianBlur(strap, (0, 0), 10), mask(moustache, blur=6)),
+    }
 
 
 def grow_beard(rng, mask, triangles, render_vertex, uv, neutral, normals, roots: int = 9000):

@@ -3,6 +3,7 @@
 Screen vertices are rows (x px, y px, nearness = 1 / depth); a pixel's centre lies at +0.5. Shadow maps use the same
 functions with (x texel, y texel, height towards the light). Textures are uint8; v runs upwards.
 """
+
 import numpy as np
 from numba import njit
 
@@ -22,8 +23,9 @@ def sample(texture, u, v):
     y = min(max((1 - v) * height - 0.5, 0.0), height - 1.01)
     i, j = int(x), int(y)
     fx, fy = x - i, y - j
-    return ((texture[j, i] * (1 - fx) + texture[j, i + 1] * fx) * (1 - fy)
-            + (texture[j + 1, i] * (1 - fx) + texture[j + 1, i + 1] * fx) * fy)
+    return (texture[j, i] * (1 - fx) + texture[j, i + 1] * fx) * (1 - fy) + (
+        texture[j + 1, i] * (1 - fx) + texture[j + 1, i + 1] * fx
+    ) * fy
 
 
 @jit
@@ -85,8 +87,8 @@ def vertex_normals(vertices, triangles):
 
 @jit
 def rasterise(points, uv, triangles, first, last, alpha, fades, cut, depth, visible, bary):
-    """Draws triangles[first:last]; where cut > 0, only texels of `alpha` (times fades [V,1]) above it. Keeps the nearest:
-    depth [H,W] (nearness), visible [H,W] (triangle number), bary [H,W,2] (weights of corners b, c)."""
+    """Draws triangles[first:last]; where cut > 0, only where `alpha` times fades [V,1] is above it. Keeps the
+    nearest: depth [H,W] (nearness), visible [H,W] (triangle number), bary [H,W,2] (weights of corners b, c)."""
     height, width = depth.shape
     for i in range(first, last):
         a, b, c = triangles[i, 0], triangles[i, 1], triangles[i, 2]
@@ -104,7 +106,9 @@ def rasterise(points, uv, triangles, first, last, alpha, fades, cut, depth, visi
 
 
 @jit
-def blend_cards(points, uv, triangles, depth, depth_bias, alpha, fades, brightness, colour, light, opacity, total, clear):
+def blend_cards(
+    points, uv, triangles, depth, depth_bias, alpha, fades, brightness, colour, light, opacity, total, clear
+):
     """Accumulates textured transparent triangles in any order: total [H,W,4] (colour times alpha, alpha), clear
     [H,W] (what still shines through). light [V,3] is the irradiance of the vertices."""
     height, width = depth.shape

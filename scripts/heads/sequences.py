@@ -7,6 +7,7 @@
 Two takes of one shot share head motion, blinks, gaze, camera, light, background and noise: they differ where speech
 moves the face alone, so that their pictures can be compared pixel by pixel.
 """
+
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -33,7 +34,7 @@ class Scene:
     emotion: str
     intensity: float
     seed: int
-    noise: float = 0.006                                   # of the camera, standard deviation of the shown picture
+    noise: float = 0.006  # of the camera, standard deviation of the shown picture
 
 
 class Take(NamedTuple):
@@ -45,16 +46,26 @@ class Take(NamedTuple):
     flicker: np.ndarray
 
 
-def sample_scene(rng: np.random.Generator, a: HeadAssets, person: HeadParams, width: int, height: int,
-                 emotion: str = "neutral", intensity: float = 0.5, face_share: float = 0.33) -> Scene:
+def sample_scene(
+    rng: np.random.Generator,
+    a: HeadAssets,
+    person: HeadParams,
+    width: int,
+    height: int,
+    emotion: str = "neutral",
+    intensity: float = 0.5,
+    face_share: float = 0.33,
+) -> Scene:
     """A person in a frame of width x height px, their face about `face_share` of its height (chin to brow)."""
     shot = sample_shot(rng, a, person)
-    zoom = face_share * height / width / 0.030 / 13        # 13 cm from chin to brow; widths per cm at zoom 1: 0.030
+    zoom = face_share * height / width / 0.030 / 13  # 13 cm from chin to brow; widths per cm at zoom 1: 0.030
     offset = rng.uniform(-0.06, 0.06, 2) * [1, 0.3] + [0, -0.02 * height / width]
     if width > height:
-        offset[0] += rng.choice([-1, 1]) * rng.uniform(0.03, 0.12)             # off the middle, as in an interview
+        offset[0] += rng.choice([-1, 1]) * rng.uniform(0.03, 0.12)  # off the middle, as in an interview
     frame = whole_frame(zoom, tuple(offset), width / height)
-    shot = replace(shot, camera=Camera(max(shot.camera.distance, 75.0), frame), body_follow=float(rng.uniform(0.1, 0.4)))
+    shot = replace(
+        shot, camera=Camera(max(shot.camera.distance, 75.0), frame), body_follow=float(rng.uniform(0.1, 0.4))
+    )
     return Scene(shot, width, height, emotion, intensity, int(rng.integers(1 << 30)))
 
 
@@ -64,19 +75,28 @@ def perform(scene: Scene, phones, a: HeadAssets, fps: float = 25.0, duration_s: 
     at = {name: i for i, name in enumerate(names)}
     count = max(1, round(duration_s * fps))
     rng = np.random.default_rng([scene.seed, 1])
-    drift = lambda shape, seconds: smooth_noise(rng, count, shape, seconds * fps)
-    pose = np.deg2rad(np.clip(rng.normal(size=3), -1.5, 1.5) * [5, 2, 1.5] + drift(3, 0.9) * [3.2, 2.0, 1.3] + drift(3, 0.25) * [0.5, 0.5, 0.3])
+
+    def drift(channels, seconds):
+        return smooth_noise(rng, count, channels, seconds * fps)
+
+    pose = np.deg2rad(
+        np.clip(rng.normal(size=3), -1.5, 1.5) * [5, 2, 1.5]
+        + drift(3, 0.9) * [3.2, 2.0, 1.3]
+        + drift(3, 0.25) * [0.5, 0.5, 0.3]
+    )
     nods = nod_track(rng, count, fps)
     pose[:, 1] += np.deg2rad(3.0) * nods
     translation = drift(3, 1.2) * [0.25, 0.12, 0.3] - nods[:, None] * [0, 0.12, 0]
-    swell = np.clip(0.85 + 0.15 * drift(1, 1.0)[:, 0], 0.4, 1.1)               # the emotion's strength varies a little
+    swell = np.clip(0.85 + 0.15 * drift(1, 1.0)[:, 0], 0.4, 1.1)  # the emotion's strength varies a little
     emotion = emotion_weights(names)[EMOTIONS.index(scene.emotion)] * scene.intensity * swell[:, None]
     emotion[:, at["browInnerUp_L"]] += 0.18 * nods
     emotion[:, at["browInnerUp_R"]] += 0.18 * nods
     blink, gaze = blink_track(rng, count, fps), gaze_track(rng, count, fps)
-    gaze -= pose[:, :2] * [-0.9, -0.6]                     # the eyes hold on to the viewer while the head turns
+    gaze -= pose[:, :2] * [-0.9, -0.6]  # the eyes hold on to the viewer while the head turns
     flicker = 1 + 0.006 * drift(1, 0.4)[:, 0]
-    speech = speech_weights(phones, names, fps, duration_s) if len(phones) else np.zeros((count, len(names)), np.float32)
+    speech = (
+        speech_weights(phones, names, fps, duration_s) if len(phones) else np.zeros((count, len(names)), np.float32)
+    )
     weights = combine(emotion, speech, names)
     set_eyes(weights, at, blink, np.clip(gaze[:, 0], -0.8, 0.8), np.clip(gaze[:, 1], -0.5, 0.5))
     return Take(np.clip(weights, 0, 1.1).astype(np.float32), pose, translation, flicker)
@@ -86,12 +106,19 @@ def render_take(scene: Scene, take: Take, a: HeadAssets, supersample: int = 2) -
     """Frames as render() gives them, with the camera's noise; both takes of a scene have the same noise."""
     p = scene.params
     rest = replace(p, expression=np.zeros_like(p.expression), pose=tuple(take.pose[0]))
-    gain = render(rest, a, (scene.width // 4, scene.height // 4), 1)["gain"]    # one exposure for both takes
+    gain = render(rest, a, (scene.width // 4, scene.height // 4), 1)["gain"]  # one exposure for both takes
     background = living_background(scene, supersample)
     for t in range(len(take.pose)):
         light = p.light._replace(sky=p.light.sky * take.flicker[t], ground=p.light.ground * take.flicker[t])
-        moment = replace(p, expression=take.expression[t], pose=tuple(take.pose[t]), light=light, gain=gain,
-                         translation=tuple(take.translation[t]), background=next(background) * np.float32(take.flicker[t]))
+        moment = replace(
+            p,
+            expression=take.expression[t],
+            pose=tuple(take.pose[t]),
+            light=light,
+            gain=gain,
+            translation=tuple(take.translation[t]),
+            background=next(background) * np.float32(take.flicker[t]),
+        )
         frame = render(moment, a, (scene.width, scene.height), supersample)
         noise = np.random.default_rng([scene.seed, 3, t]).standard_normal(frame["image"].shape, dtype=np.float32)
         noisy = frame["image"] + noise * np.float32(255 * scene.noise) + np.float32(0.5)
@@ -101,11 +128,11 @@ def render_take(scene: Scene, take: Take, a: HeadAssets, supersample: int = 2) -
 def living_background(scene: Scene, supersample: int) -> Iterator[np.ndarray]:
     """Linear RGB pictures for ever: a still room in which soft shapes (people far away, leaves, traffic) move."""
     size = (scene.width * supersample, scene.height * supersample)
-    small = (size[0] // 4, size[1] // 4)                   # out of focus, so a quarter of the detail will do
+    small = (size[0] // 4, size[1] // 4)  # out of focus, so a quarter of the detail will do
     still = paint_background(np.random.default_rng(scene.params.seed), *small)
     rng = np.random.default_rng([scene.seed, 2])
     count = int(rng.integers(3, 6))
-    y, x = np.mgrid[:small[1], :small[0]].astype(np.float32) / small[1]
+    y, x = np.mgrid[: small[1], : small[0]].astype(np.float32) / small[1]
     place = rng.random((count, 2)) * [small[0] / small[1], 1]
     speed, phase = rng.normal(0, 0.05, (count, 2)), rng.uniform(0, 6.28, (count, 2))
     reach = rng.uniform(0.05, 0.2, count)
@@ -136,7 +163,7 @@ def gaze_track(rng: np.random.Generator, count: int, fps: float) -> np.ndarray:
     track, t = np.zeros((count, 2)), 0
     while t < count:
         length = max(1, int(rng.uniform(0.4, 1.6) * fps))
-        track[t:t + length] = rng.normal(size=2) * [0.10, 0.06]
+        track[t : t + length] = rng.normal(size=2) * [0.10, 0.06]
         t += length
     return gaussian_filter1d(track, 0.02 * fps, axis=0)
 

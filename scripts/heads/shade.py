@@ -2,6 +2,7 @@
 
 Light and colours are linear RGB. Labels follow CelebAMask; l_ is the subject's own left (x > 0).
 """
+
 from collections import namedtuple
 from typing import NamedTuple
 
@@ -13,44 +14,46 @@ from .raster import add, dot, jit, mix, rasterise, sample, unit
 
 SKIN, L_BROW, R_BROW, L_EYE, R_EYE = range(1, 6)
 UPPER_LIP, LOWER_LIP, NECK_LABEL, CLOTH_LABEL, HAIR_LABEL = 12, 13, 14, 16, 17
-LABEL_OF_MATERIAL = np.array([SKIN, NECK_LABEL, 11, SKIN, 11, 11, R_EYE, R_EYE, 0, HAIR_LABEL, CLOTH_LABEL, 6],
-                             np.uint8)
+LABEL_OF_MATERIAL = np.array(
+    [SKIN, NECK_LABEL, 11, SKIN, 11, 11, R_EYE, R_EYE, 0, HAIR_LABEL, CLOTH_LABEL, 6], np.uint8
+)
 # mirror-like highlight (strength, exponent) of the materials that need no more than that
 SHINE = np.zeros((12, 2), np.float32)
 SHINE[[MOUTH_SOCKET, GUMS, TEETH, CLOTH, GLASSES]] = (14.4, 60), (14.4, 60), (21.6, 90), (0.4, 8), (9.0, 40)
 BUMP = 0.012
-OPEN_SKY = 2.4                                             # summed RGB of the sky light on an unoccluded surface
-SCENE_CENTRE, SCENE_RADIUS_CM = np.array([0, -2, 0], np.float32), 24.0     # what the shadow maps cover
+OPEN_SKY = 2.4  # summed RGB of the sky light on an unoccluded surface
+SCENE_CENTRE, SCENE_RADIUS_CM = np.array([0, -2, 0], np.float32), 24.0  # what the shadow maps cover
 DISC = np.array([[((k + 0.5) / 10) ** 0.5 * f(k * 2.39996) for f in (np.cos, np.sin)] for k in range(10)])
 
 
 class Look(NamedTuple):
     """Surface numbers of one head."""
-    contrast: float = 1.1                                  # of the skin's texture
-    gloss: float = 16.0                                    # exponent of the skin's broad highlight
-    sheen: float = 0.5                                     # its strength
-    oil: float = 0.1                                       # strength of the sharp one
+
+    contrast: float = 1.1  # of the skin's texture
+    gloss: float = 16.0  # exponent of the skin's broad highlight
+    sheen: float = 0.5  # its strength
+    oil: float = 0.1  # strength of the sharp one
     lip_tint: np.ndarray = np.array([1.0, 0.9, 0.9])
     stubble: float = 0.0
-    beard: float = 0.0                                     # how densely the beard's style covers the skin
+    beard: float = 0.0  # how densely the beard's style covers the skin
     brow_alpha: float = 0.85
     hair_rgb: np.ndarray = np.array([0.05, 0.025, 0.012])
-    brow_rgb: np.ndarray = np.array([0.04, 0.02, 0.010])   # also of stubble and beard
+    brow_rgb: np.ndarray = np.array([0.04, 0.02, 0.010])  # also of stubble and beard
     hair_sheen: float = 0.7
     eye_rgb: np.ndarray = np.array([0.09, 0.04, 0.015])
-    iris_radius: float = 0.29                              # in the eyeball's UV
-    iris_phase: float = 0.0                                # turns the fibres' pattern
-    pupil: float = 0.35                                    # radius as a share of the iris
+    iris_radius: float = 0.29  # in the eyeball's UV
+    iris_phase: float = 0.0  # turns the fibres' pattern
+    pupil: float = 0.35  # radius as a share of the iris
     sclera: float = 0.9
     teeth_rgb: np.ndarray = np.array([0.78, 0.74, 0.66])
     gum: float = 1.0
     cloth_rgb: np.ndarray = np.ones(3)
-    cloth_gain: float = 0.8                                # albedo = (texture * gain + lift) * rgb
+    cloth_gain: float = 0.8  # albedo = (texture * gain + lift) * rgb
     cloth_lift: float = 0.0
     # derived: filled in by render()
-    skin_gain: np.ndarray = np.ones(3)                     # albedo = gain * texture ** contrast
-    flat_rgb: np.ndarray = np.zeros((12, 3))               # albedo of the materials without a texture
-    mouth_fill: float = 0.0                                # light in the open mouth that the shadow maps miss
+    skin_gain: np.ndarray = np.ones(3)  # albedo = gain * texture ** contrast
+    flat_rgb: np.ndarray = np.zeros((12, 3))  # albedo of the materials without a texture
+    mouth_fill: float = 0.0  # light in the open mouth that the shadow maps miss
 
 
 # positions, normals float32 [N,3] cm; uv [N,2]; extra [N,3]: neutral x, y and the share of hair colour (head), or
@@ -63,37 +66,64 @@ Surface = namedtuple("Surface", "material height albedo normal position extra sk
 
 class ShadowMap:
     """Orthographic height map towards a light."""
+
     def __init__(self, direction: np.ndarray, positions: np.ndarray, size: int):
         u = np.cross(direction, np.array([0.1, 1, 0.2]))
         u /= np.linalg.norm(u)
         self.direction, self.u, self.v = direction, u.astype(np.float32), np.cross(direction, u).astype(np.float32)
         self.corner = np.stack([SCENE_CENTRE @ self.u, SCENE_CENTRE @ self.v]) - np.float32(SCENE_RADIUS_CM)
         self.texels_per_cm = size / (2 * SCENE_RADIUS_CM)
-        self.points = np.stack([(positions @ self.u - self.corner[0]) * self.texels_per_cm,
-                                (positions @ self.v - self.corner[1]) * self.texels_per_cm,
-                                positions @ direction + 100], 1).astype(np.float32)
+        self.points = np.stack(
+            [
+                (positions @ self.u - self.corner[0]) * self.texels_per_cm,
+                (positions @ self.v - self.corner[1]) * self.texels_per_cm,
+                positions @ direction + 100,
+            ],
+            1,
+        ).astype(np.float32)
         self.height = np.zeros((size, size), np.float32)
 
     def draw(self, triangles, uv, alpha, fades, cut):
         size = len(self.height)
-        rasterise(self.points, uv, triangles, 0, len(triangles), alpha, fades, cut, self.height,
-                  np.empty((size, size), np.int32), np.empty((size, size, 2), np.float32))
+        rasterise(
+            self.points,
+            uv,
+            triangles,
+            0,
+            len(triangles),
+            alpha,
+            fades,
+            cut,
+            self.height,
+            np.empty((size, size), np.int32),
+            np.empty((size, size, 2), np.float32),
+        )
 
 
 def sky_light(scene: Scene, used, occluders, directions, radiance, alpha, size: int = 112) -> np.ndarray:
     """Irradiance [N,3] of the used vertices from a set of directions, each with its own small shadow map."""
     irradiance = np.zeros_like(scene.positions)
-    for direction, colour in zip(directions, radiance):
+    for direction, colour in zip(directions, radiance, strict=True):
         shadow = ShadowMap(direction, scene.positions, size)
         shadow.draw(occluders, scene.uv, alpha, scene.fades, 0)
-        add_sky_direction(shadow.points, scene.normals, used, shadow.u, shadow.v, direction, shadow.texels_per_cm,
-                          colour, shadow.height, irradiance)
+        add_sky_direction(
+            shadow.points,
+            scene.normals,
+            used,
+            shadow.u,
+            shadow.v,
+            direction,
+            shadow.texels_per_cm,
+            colour,
+            shadow.height,
+            irradiance,
+        )
     return irradiance
 
 
 @jit
 def add_sky_direction(points, normals, used, u, v, direction, texels_per_cm, colour, height, irradiance):
-    wrap, lift, bias, size = 0.15, 0.45, 0.35, height.shape[0]              # lift, bias: cm, prevent self-shadowing
+    wrap, lift, bias, size = 0.15, 0.45, 0.35, height.shape[0]  # lift, bias: cm, prevent self-shadowing
     for i in range(points.shape[0]):
         facing = dot(normals[i], direction)
         amount = (facing + wrap) / (1 + wrap)
@@ -137,7 +167,10 @@ def fill_surface(visible, bary, scene, sky, textures, look, surface, labels):
                     label = face_labels[min(int((1 - v) * (last + 1)), last), min(int(u * (last + 1)), last)]
                     lip = label == UPPER_LIP or label == LOWER_LIP
                     surface.height[y, x] = sample(textures.bump, u, v) - 128
-                    stubble = max(sample(textures.stubble, u, v) * look.stubble, sample(textures.beard, u, v) * look.beard) / 255
+                    stubble = (
+                        max(sample(textures.stubble, u, v) * look.stubble, sample(textures.beard, u, v) * look.beard)
+                        / 255
+                    )
                     brow = sample(textures.brow, u, v) / 255 * look.brow_alpha
                     if brow > 0.35:
                         label = R_BROW if u < 0.5 else L_BROW
@@ -174,8 +207,11 @@ def shade_eye(u, v, look, albedo):
     radius, angle = ((u - 0.5) ** 2 + (v - 0.5) ** 2) ** 0.5 * 2, np.arctan2(v - 0.5, u - 0.5)
     if radius < look.iris_radius:
         q, phase = radius / look.iris_radius, look.iris_phase
-        fibres = (0.5 * np.sin(angle * 23 + phase) + 0.3 * np.sin(angle * 41 + phase * 3)
-                  + 0.2 * np.sin(angle * 67 + phase * 2))
+        fibres = (
+            0.5 * np.sin(angle * 23 + phase)
+            + 0.3 * np.sin(angle * 41 + phase * 3)
+            + 0.2 * np.sin(angle * 67 + phase * 2)
+        )
         limbus = 1 - 0.75 * max(0.0, (q - 0.78) / 0.22)
         ring = 1 + 0.5 * np.exp(-(((q - look.pupil - 0.12) / 0.12) ** 2))
         value = (0.75 + 0.35 * fibres * (0.3 + 0.7 * q)) * limbus * ring * min(1.0, max(0.0, (q - look.pupil) / 0.06))
@@ -190,8 +226,23 @@ def shade_eye(u, v, look, albedo):
 
 
 @jit
-def shade_lights(surface, eye, directions, colours, glints, shadow, u, v, corner, texels_per_cm, softness, look, seed,
-                 diffuse, specular):
+def shade_lights(
+    surface,
+    eye,
+    directions,
+    colours,
+    glints,
+    shadow,
+    u,
+    v,
+    corner,
+    texels_per_cm,
+    softness,
+    look,
+    seed,
+    diffuse,
+    specular,
+):
     """Sky and key light into diffuse [H,W,3], the highlights of all lights into specular. Light 0 is the key: only it
     has a sharp shadow; the others' diffuse part is in the sky light already."""
     material, height = surface.material, surface.height
@@ -207,7 +258,7 @@ def shade_lights(surface, eye, directions, colours, glints, shadow, u, v, corner
                 n[0] -= (height[y, x1] - height[y, x0]) * BUMP
                 n[1] += (height[y1, x] - height[y0, x]) * BUMP
             view, normal = unit(add(eye, position, -1.0)), unit(n)
-            if m >= LASH and dot(normal, view) < 0:                         # open meshes show both sides
+            if m >= LASH and dot(normal, view) < 0:  # open meshes show both sides
                 normal = (-normal[0], -normal[1], -normal[2])
             in_mouth = m == MOUTH_SOCKET or m == GUMS or m == TEETH
 
@@ -256,10 +307,16 @@ def shade_lights(surface, eye, directions, colours, glints, shadow, u, v, corner
 def scatter_skin(surface: Surface, diffuse: np.ndarray, px_per_cm: float):
     """Blurs the light on skin, red furthest, as light below the skin does; at half resolution."""
     height, width = diffuse.shape[:2]
-    shrink = lambda channel: cv2.resize(channel, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     skin = ((surface.material == FACE) | (surface.material == NECK)).astype(np.float32)
     for channel, radius_cm in enumerate((0.32, 0.16, 0.09)):
-        spread = lambda image: cv2.GaussianBlur(shrink(image), (0, 0), max(radius_cm * px_per_cm / 2, 0.4))
-        light = spread(diffuse[..., channel] * skin) / (spread(skin) + 1e-4)
+        light, weight = (
+            cv2.GaussianBlur(
+                cv2.resize(image, (width // 2, height // 2), interpolation=cv2.INTER_AREA),
+                (0, 0),
+                max(radius_cm * px_per_cm / 2, 0.4),
+            )
+            for image in (diffuse[..., channel] * skin, skin)
+        )
+        light = light / (weight + 1e-4)
         light = cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR)
         diffuse[..., channel] += (light - diffuse[..., channel]) * skin

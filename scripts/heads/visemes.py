@@ -5,8 +5,9 @@
 gives the speech part of the expression, [T,57] float32, frame t at time (t + 0.5) / fps. Phones are IPA (espeak-ng) or
 ARPAbet (flite, festival: upper or lower case, stress digits allowed). Needs numpy alone.
 """
+
 import unicodedata
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -14,20 +15,29 @@ import numpy as np
 # holds its place against its neighbours, and how long it starts before its sound (s)
 VISEME_TABLE = {
     "sil": ({}, 0.8, 0.02),
-    "PP": ({"mouthClose": 0.06, "jawOpen": 0.06, "mouthPress": 0.45, "mouthRollLower": 0.30, "mouthRollUpper": 0.28},
-           12.0, 0.02),
+    "PP": (
+        {"mouthClose": 0.06, "jawOpen": 0.06, "mouthPress": 0.45, "mouthRollLower": 0.30, "mouthRollUpper": 0.28},
+        12.0,
+        0.02,
+    ),
     "FF": ({"jawOpen": 0.09, "mouthRollLower": 0.75, "mouthUpperUp": 0.38, "mouthShrugLower": 0.25}, 9.0, 0.02),
     "TH": ({"jawOpen": 0.14, "mouthLowerDown": 0.35, "mouthUpperUp": 0.2}, 0.9, 0.02),
     "DD": ({"jawOpen": 0.11, "mouthLowerDown": 0.38, "mouthUpperUp": 0.2}, 0.7, 0.02),
     "kk": ({"jawOpen": 0.20, "mouthLowerDown": 0.25, "mouthUpperUp": 0.15}, 0.45, 0.02),
     "CH": ({"mouthFunnel": 0.62, "jawOpen": 0.10, "mouthUpperUp": 0.2, "mouthLowerDown": 0.2}, 1.6, 0.04),
-    "SS": ({"mouthStretch": 0.35, "jawOpen": 0.04, "mouthLowerDown": 0.42, "mouthUpperUp": 0.28, "mouthSmile": 0.12},
-           1.4, 0.02),
+    "SS": (
+        {"mouthStretch": 0.35, "jawOpen": 0.04, "mouthLowerDown": 0.42, "mouthUpperUp": 0.28, "mouthSmile": 0.12},
+        1.4,
+        0.02,
+    ),
     "nn": ({"jawOpen": 0.12, "mouthLowerDown": 0.24, "mouthUpperUp": 0.12}, 0.6, 0.02),
     "RR": ({"mouthPucker": 0.35, "mouthFunnel": 0.28, "jawOpen": 0.12}, 0.9, 0.04),
     "aa": ({"jawOpen": 0.58, "mouthLowerDown": 0.25, "mouthUpperUp": 0.18}, 1.2, 0.03),
-    "E": ({"jawOpen": 0.30, "mouthStretch": 0.30, "mouthLowerDown": 0.33, "mouthUpperUp": 0.22, "mouthSmile": 0.18},
-          1.0, 0.03),
+    "E": (
+        {"jawOpen": 0.30, "mouthStretch": 0.30, "mouthLowerDown": 0.33, "mouthUpperUp": 0.22, "mouthSmile": 0.18},
+        1.0,
+        0.03,
+    ),
     "ih": ({"jawOpen": 0.17, "mouthSmile": 0.32, "mouthLowerDown": 0.33, "mouthUpperUp": 0.22}, 0.9, 0.03),
     "oh": ({"jawOpen": 0.38, "mouthFunnel": 0.62, "mouthPucker": 0.15}, 1.3, 0.05),
     "ou": ({"jawOpen": 0.13, "mouthPucker": 0.78, "mouthFunnel": 0.32}, 1.5, 0.07),
@@ -37,8 +47,14 @@ EMOTION_TABLE = {
     "neutral": {},
     "happy": {"mouthSmile": 0.75, "cheekSquint": 0.6, "eyeSquint": 0.35, "mouthUpperUp": 0.2, "mouthDimple": 0.2},
     "sad": {"mouthFrown": 0.75, "browInnerUp": 0.8, "mouthShrugLower": 0.35, "eyeSquint": 0.15},
-    "angry": {"browDown": 0.95, "noseSneer": 0.4, "eyeSquint": 0.5, "mouthPress": 0.35, "mouthFrown": 0.3,
-              "mouthStretch": 0.15},
+    "angry": {
+        "browDown": 0.95,
+        "noseSneer": 0.4,
+        "eyeSquint": 0.5,
+        "mouthPress": 0.35,
+        "mouthFrown": 0.3,
+        "mouthStretch": 0.15,
+    },
     "surprised": {"browInnerUp": 0.85, "browOuterUp": 0.9, "eyeWide": 0.85, "jawOpen": 0.30},
     "fear": {"browInnerUp": 0.9, "browDown": 0.25, "eyeWide": 0.8, "mouthStretch": 0.55, "jawOpen": 0.12},
     "disgust": {"noseSneer": 0.85, "mouthUpperUp": 0.45, "browDown": 0.5, "eyeSquint": 0.4, "mouthFrown": 0.3},
@@ -47,20 +63,81 @@ EMOTION_TABLE = {
 
 
 ARPABET = {
-    "AA": "aa", "AE": "E", "AH": "aa", "AX": "kk", "AO": "oh", "AW": "aa ou", "AY": "aa ih", "EH": "E", "ER": "RR",
-    "AXR": "RR", "EY": "E ih", "IH": "ih", "IX": "ih", "IY": "ih", "OW": "oh ou", "OY": "oh ih", "UH": "ou", "UW": "ou",
-    "B": "PP", "P": "PP", "M": "PP", "F": "FF", "V": "FF", "TH": "TH", "DH": "TH", "T": "DD", "D": "DD", "DX": "DD",
-    "N": "nn", "L": "nn", "NG": "kk", "K": "kk", "G": "kk", "HH": "kk", "CH": "CH", "JH": "CH", "SH": "CH", "ZH": "CH",
-    "S": "SS", "Z": "SS", "R": "RR", "W": "ou", "Y": "ih", "PAU": "sil", "SIL": "sil", "H#": "sil", "SP": "sil",
-    "BRTH": "sil", "SSIL": "sil", "_": "sil"}
-IPA = {viseme: set(letters) for viseme, letters in {
-    "PP": "pbmɓ", "FF": "fvɱʋɸβ", "TH": "θð", "DD": "tdɾɖʈ", "kk": "kgɡxɣqχhɦcɟŋəɘɵɤʔʕħʁʀ", "CH": "ʃʒɕʑʂʐç", "SS": "sz",
-    "nn": "nlɲɳʎɭɫrɬɮ", "RR": "ɹɻɚɝɜ", "aa": "aɑʌɒɐα", "E": "eɛæœøɞ", "ih": "iɪjɨ", "oh": "oɔɶ", "ou": "uʊwyʏɯʉɥʍ",
-    "sil": "_|‖#."}.items()}
+    "AA": "aa",
+    "AE": "E",
+    "AH": "aa",
+    "AX": "kk",
+    "AO": "oh",
+    "AW": "aa ou",
+    "AY": "aa ih",
+    "EH": "E",
+    "ER": "RR",
+    "AXR": "RR",
+    "EY": "E ih",
+    "IH": "ih",
+    "IX": "ih",
+    "IY": "ih",
+    "OW": "oh ou",
+    "OY": "oh ih",
+    "UH": "ou",
+    "UW": "ou",
+    "B": "PP",
+    "P": "PP",
+    "M": "PP",
+    "F": "FF",
+    "V": "FF",
+    "TH": "TH",
+    "DH": "TH",
+    "T": "DD",
+    "D": "DD",
+    "DX": "DD",
+    "N": "nn",
+    "L": "nn",
+    "NG": "kk",
+    "K": "kk",
+    "G": "kk",
+    "HH": "kk",
+    "CH": "CH",
+    "JH": "CH",
+    "SH": "CH",
+    "ZH": "CH",
+    "S": "SS",
+    "Z": "SS",
+    "R": "RR",
+    "W": "ou",
+    "Y": "ih",
+    "PAU": "sil",
+    "SIL": "sil",
+    "H#": "sil",
+    "SP": "sil",
+    "BRTH": "sil",
+    "SSIL": "sil",
+    "_": "sil",
+}
+IPA = {
+    viseme: set(letters)
+    for viseme, letters in {
+        "PP": "pbmɓ",
+        "FF": "fvɱʋɸβ",
+        "TH": "θð",
+        "DD": "tdɾɖʈ",
+        "kk": "kgɡxɣqχhɦcɟŋəɘɵɤʔʕħʁʀ",
+        "CH": "ʃʒɕʑʂʐç",
+        "SS": "sz",
+        "nn": "nlɲɳʎɭɫrɬɮ",
+        "RR": "ɹɻɚɝɜ",
+        "aa": "aɑʌɒɐα",
+        "E": "eɛæœøɞ",
+        "ih": "iɪjɨ",
+        "oh": "oɔɶ",
+        "ou": "uʊwyʏɯʉɥʍ",
+        "sil": "_|‖#.",
+    }.items()
+}
 VOWELS = ("aa", "E", "ih", "oh", "ou", "RR")
-REACH_S, CLOSURE_REACH_S = 0.05, 0.020                     # how far a mouth shape spreads beyond its sound
-CLOSURES = ("PP", "FF")                                    # reached in full, however short
-STEPS = 4                                                  # times per frame at which the mouth is worked out
+REACH_S, CLOSURE_REACH_S = 0.05, 0.020  # how far a mouth shape spreads beyond its sound
+CLOSURES = ("PP", "FF")  # reached in full, however short
+STEPS = 4  # times per frame at which the mouth is worked out
 
 
 def speech_weights(phones, names: list[str], fps: float = 25.0, duration_s: float | None = None) -> np.ndarray:
@@ -74,7 +151,7 @@ def speech_weights(phones, names: list[str], fps: float = 25.0, duration_s: floa
     shares = viseme_shares(phones, (np.arange(count * STEPS) + 0.5) / (fps * STEPS)).reshape(count, STEPS, -1)
     mean, peak = shares.mean(1), shares.max(1)
     closed = [VISEMES.index(name) for name in CLOSURES]
-    held = np.clip(0.65 * (peak + mean)[:, closed] - 0.1, 0, 1)                # one between two frames would be lost
+    held = np.clip(0.65 * (peak + mean)[:, closed] - 0.1, 0, 1)  # one between two frames would be lost
     held /= np.maximum(held.sum(1, keepdims=True), 1)
     mean[:, closed] = 0
     mean *= (1 - held.sum(1, keepdims=True)) / np.maximum(mean.sum(1, keepdims=True), 1e-6)
@@ -88,12 +165,12 @@ def viseme_shares(phones, times_s: np.ndarray) -> np.ndarray:
     for viseme, start, end in viseme_segments(phones, float(times_s[-1])):
         _, firmness, lead = VISEME_TABLE[viseme]
         before, after = np.maximum(start - lead - times_s, 0), np.maximum(times_s - end, 0)
-        inside = np.minimum(1.0, (end - start + lead) / 0.06)                  # a hurried sound is not reached in full
+        inside = np.minimum(1.0, (end - start + lead) / 0.06)  # a hurried sound is not reached in full
         reach = REACH_S
         if viseme in CLOSURES:
             inside, reach = 1.0, CLOSURE_REACH_S
         pulls[:, VISEMES.index(viseme)] += firmness * inside * np.exp(-(((before + after) / reach) ** 1.3))
-    pulls[:, 0] += 1e-4                                    # far from every sound: closed and at rest
+    pulls[:, 0] += 1e-4  # far from every sound: closed and at rest
     return pulls / pulls.sum(1, keepdims=True)
 
 
@@ -112,7 +189,7 @@ def viseme_segments(phones, until_s: float) -> list[tuple[str, float, float]]:
     return segments
 
 
-@lru_cache(maxsize=None)
+@cache
 def visemes_of(phone: str) -> tuple[str, ...]:
     """The visemes of one phone: one, or two for diphthongs. Unknown signs count as a weak, half-open mouth."""
     plain = phone.strip().rstrip("012")
@@ -125,7 +202,7 @@ def visemes_of(phone: str) -> tuple[str, ...]:
         viseme = next((name for name, letters in IPA.items() if letter in letters), None)
         if viseme and (not found or found[-1] != viseme):
             found.append(viseme)
-    if len(found) > 1 and any(v not in VOWELS for v in found):                 # affricates: their second part shows
+    if len(found) > 1 and any(v not in VOWELS for v in found):  # affricates: their second part shows
         found = [v for v in found if v not in ("DD", "kk")] or found[:1]
     return tuple(found[:2]) or ("kk",)
 

@@ -77,14 +77,16 @@ class GeneratorTask(Task):
         validation: RenderedStills,
         sizes: dict,
         perceptual: nn.Module | None = None,
-        growth: tuple[tuple[float, int], ...] = ((0.06, 64), (0.3, 128)),
+        growth: tuple[tuple[float, int], ...] = ((0.06, 64), (0.5, 128)),
+        features_from: float = 0.5,
         adversarial_from: float = 0.8,
         r1_every: int = 16,
     ):
         super().__init__(config)
         torch.manual_seed(config.seed)
         self.data, self.validation, self.sizes = data, validation, sizes
-        self.growth, self.adversarial_from, self.r1_every = growth, adversarial_from, r1_every
+        self.growth, self.features_from = growth, features_from
+        self.adversarial_from, self.r1_every = adversarial_from, r1_every
         self.perceptual = None if perceptual is None else perceptual.to(self.device)
         generator = Generator(**sizes).to(self.device, memory_format=torch.channels_last)
         mapping = ParameterMapping(data.params.shape[1]).to(self.device)
@@ -126,7 +128,7 @@ class GeneratorTask(Task):
         made = made.float()
         loss = multi_scale_loss(made, truth, weight)
         numbers = {"pixels": loss.item(), "resolution": resolution}
-        if self.perceptual is not None and resolution >= 128:
+        if self.perceptual is not None and progress >= self.features_from:
             with self.autocast():
                 features = self.perceptual(made, truth).mean()
             loss = loss + 1.0 * features

@@ -28,6 +28,18 @@ class MediaConfig:
 
 
 @dataclass(frozen=True)
+class CompareConfig:
+    """Looks of the comparison video."""
+
+    panel_height_px: int = 360
+    label_px: int = 32
+    gap_px: int = 8
+    waveform_px: int = 56
+    enlarge_below: float = 0.4  # a face smaller than this share of the frame's shorter side is shown enlarged
+    around_face: float = 1.8  # sides of the enlarged region over the face's
+
+
+@dataclass(frozen=True)
 class FaceConfig:
     """Which face is followed and when it counts as missing."""
 
@@ -140,6 +152,7 @@ class EditConfig:
     audio_mix: str = ""  # "keep-background:DB" puts the source's own sound, changed by DB, under the speech
     overwrite: bool = False
     compare: bool = False
+    report: bool = False
     faces: FaceConfig = field(default_factory=FaceConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     media: MediaConfig = field(default_factory=MediaConfig)

@@ -87,6 +87,28 @@ def read_frames(
         yield shown_of[1].copy()
 
 
+def read_frames_in_order(
+    path: str | os.PathLike, order: np.ndarray, config: MediaConfig = DEFAULTS, block: int = 16
+) -> Iterator[np.ndarray]:
+    """Yields the frames whose numbers `order` (int [N]) lists, as `read_frames` does. Runs are decoded in one go,
+    backward runs block by block, so going there and back costs little and holds `block` frames at most."""
+    order, start = np.asarray(order), 0
+    while start < len(order):
+        step = int(order[start + 1] - order[start]) if start + 1 < len(order) else 1
+        step = step if step in (-1, 0, 1) else 1
+        stop = start + 1
+        while stop < len(order) and order[stop] - order[stop - 1] == step and (step >= 0 or stop - start < block):
+            stop += 1
+        low, high = int(order[start:stop].min()), int(order[start:stop].max())
+        frames = read_frames(path, low, high + 1, config)
+        if step == 0:
+            frame = next(frames)
+            yield from (frame.copy() for _ in range(start, stop))
+        else:
+            yield from (frames if step > 0 else reversed(list(frames)))
+        start = stop
+
+
 class VideoWriter:
     """Writes frames (uint8 RGB [H,W,3]) as video of exactly `like`'s frame rate, size and colour tags.
 
@@ -137,6 +159,7 @@ class VideoWriter:
             dst_colorspace=swscale_matrix(context.colorspace, self.info.height),
             dst_color_range=context.color_range or ColorRange.MPEG,
             interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+            threads=1,
         )
         picture.pts, picture.time_base = self.num_written, 1 / self.info.fps
         with _disk_errors(self.path):
@@ -469,6 +492,7 @@ class _Converter:
             src_colorspace=swscale_matrix(frame.colorspace, height),
             dst_color_range=ColorRange.JPEG,
             interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
+            threads=1,
         ).to_ndarray()
         if scan.info.hdr:
             picture = tone_map(picture, frame.color_trc, frame.color_primaries)

@@ -19,7 +19,7 @@ from PIL import Image
 from hdtalk.config import MediaConfig
 from hdtalk.data import ColourTags
 from hdtalk.errors import InputError, UsageError
-from hdtalk.media import VideoWriter, probe, read_frames
+from hdtalk.media import VideoWriter, probe, read_frames, read_frames_in_order
 from hdtalk.soundtrack import Soundtrack
 
 NTSC = Fraction(30000, 1001)
@@ -57,6 +57,16 @@ def test_reading_restarts_at_any_frame(clip, frames, start, stop):
     assert len(part) == stop - start
     for got, expected in zip(part, frames[start:stop], strict=True):
         np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    "order", [[], [7], [3, 4, 5, 4, 3, 2], [9, 9, 9, 10], [48, 49, 48, 47], list(range(40, 0, -1)), [0, 20, 5, 5, 30]]
+)
+def test_reading_in_any_order(clip, frames, order):
+    got = list(read_frames_in_order(clip, np.array(order, int), block=8))
+    assert len(got) == len(order)
+    for frame, number in zip(got, order, strict=True):
+        np.testing.assert_array_equal(frame, frames[number])
 
 
 def test_range_outside_the_video_is_refused(clip):

@@ -413,7 +413,9 @@ class Run:
         with self._timed("writing"):
             writer = media.VideoWriter(self.output, self.info, self._soundtrack(), config.overwrite, config.media)
             with writer:
-                for output, frame in enumerate(_frames_in_order(self.video, self.first + self.order, config.media)):
+                for output, frame in enumerate(
+                    media.read_frames_in_order(self.video, self.first + self.order, config=config.media)
+                ):
                     if upcoming is not None and upcoming[0] == output:
                         _, picture, alpha = upcoming
                         edited = to_images(picture[None], torch.device("cpu"))[0].numpy()
@@ -607,26 +609,6 @@ def _groups(outputs: np.ndarray, cuts: tuple[int, ...], size: int) -> list[np.nd
 
 def _split(rows: np.ndarray, size: int) -> list[np.ndarray]:
     return [rows[i : i + size] for i in range(0, len(rows), size)]
-
-
-def _frames_in_order(video: Path, order: np.ndarray, config, block: int = 16) -> Iterator[np.ndarray]:
-    """Frames of a video in any order; runs, forwards and backwards, are read in one go (backwards: block by block)."""
-    start = 0
-    while start < len(order):
-        step = int(np.sign(order[start + 1] - order[start])) if start + 1 < len(order) else 1
-        stop = start + 1
-        while stop < len(order) and order[stop] - order[stop - 1] == step and (step == 1 or stop - start < block):
-            stop += 1
-        run = order[start:stop]
-        frames = media.read_frames(video, int(run.min()), int(run.max()) + 1, config)
-        if step == 1:
-            yield from frames
-        elif step == 0:
-            frame = next(frames)
-            yield from (frame.copy() for _ in run)
-        else:
-            yield from reversed(list(frames))
-        start = stop
 
 
 def _read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:

@@ -85,7 +85,7 @@ def stitch_frames(
             _assign(weights, original)
         source = to_images(crops[rows], ws.device)
         with frozen(generator, parser), torch.no_grad(), autocast(ws.device, dtype):
-            edited = generator.synthesise(ws[rows]).float().clamp(-1, 1)
+            edited = generator.synthesise(ws[rows]).float()
             missed = _missed_detail(generator, source, edited, pivots[rows], config)
             masks = region_masks(parser, source, edited, config)
         parts.append(_stitch_batch(tuned, weights, ws[rows], source - missed, edited, missed, masks, config, dtype))
@@ -177,7 +177,7 @@ def _missed_detail(generator, source, edited, pivots, config) -> torch.Tensor:
     """f - G(pivot) where the edit leaves the picture as it is, fading to 0 where it changes it."""
     if not config.keep_detail:
         return torch.zeros_like(source)
-    reconstruction = generator.synthesise(pivots).float().clamp(-1, 1)
+    reconstruction = generator.synthesise(pivots).float()
     change = (edited - reconstruction).abs().amax(1, keepdim=True)
     change = _blur(change, max(1.0, source.shape[-1] * 0.012))
     return (source - reconstruction) * torch.exp(-((change / config.detail_threshold) ** 2))

@@ -84,3 +84,23 @@ def face_at(x: float, y: float, opening: float) -> np.ndarray:
     outer = [(x + 5 * np.cos(a), y + 9 - (1 + opening) * np.sin(a)) for a in angles]
     inner = [(x + 3 * np.cos(a), y + 9 - opening * np.sin(a)) for a in np.linspace(np.pi, -np.pi, 8, endpoint=False)]
     return np.array([*jaw, *brows, *nose, *eyes, *outer, *inner], np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_networks(tiny_bundle_folder):
+    """The tiny bundle, loaded on the CPU."""
+    from hdtalk.weights import load_bundle
+
+    return load_bundle(tiny_bundle_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_crops(tiny_networks):
+    """(crops uint8 [6,3,32,32], codes [6,num_ws,512]): pictures that the tiny generator itself makes."""
+    from hdtalk.images import to_crops
+
+    generator = tiny_networks.generator
+    z = torch.from_numpy(np.random.default_rng(1).standard_normal((6, 512), np.float32))
+    with torch.no_grad():
+        ws = generator.mapping(z)[:, None].repeat(1, generator.num_ws, 1)
+        return to_crops(generator.synthesise(ws)), ws

@@ -14,7 +14,8 @@ WEIGHTS = ["checkpoints", "conversion", "architectures", "registry", "download",
 # lower number: lower layer; a module may import its own layer only where SIBLINGS allows it
 LAYER = {
     **dict.fromkeys(["errors", "config", "data", "memory", "py"], 0),
-    **dict.fromkeys(["device", "descent", "images", "windows", "face_units", "options", "soundtrack", "squares", "tonemap"], 1),
+    **dict.fromkeys(["device", "descent", "images", "options", "domain"], 1),
+    **dict.fromkeys(["windows", "face_units", "soundtrack", "squares", "tonemap"], 1),
     **dict.fromkeys(["generators", "models", "losses", "metrics"], 1),
     "job": 2,
     **dict.fromkeys(
@@ -22,7 +23,6 @@ LAYER = {
          "compare", "report"], 2,
     ),
     **{name: 2.1 + rank / 100 for rank, name in enumerate(WEIGHTS)},
-    "domain": 1,
     "plan": 2.5,
     "run": 2.6,
     "pipeline": 3,

@@ -1,0 +1,264 @@
+"""`hdtalk edit` and `hdtalk invert` on good and bad input: exit code, one line, and nothing lost or half-written."""
+
+import json
+import os
+import shutil
+import signal
+import wave
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from clips import write_clip
+
+from hdtalk import media
+from hdtalk.cli import hdtalk
+from hdtalk.job import Job
+
+QUICK = [
+    *("--precision", "float32", "--set", "invert.steps=1", "--set", "invert.refine_steps=0"),
+    *("--set", "optimise.steps=1", "--set", "optimise.anchors=0", "--set", "stitch.steps=0"),
+]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, tiny_shot):
+    """An empty working folder with the tiny shot, its speech and its landmarks in it."""
+    video, track, speech = tiny_shot
+    shutil.copy(video, tmp_path / "shot.mp4")
+    shutil.copy(speech, tmp_path / "speech.wav")
+    np.savez(tmp_path / "track.npz", landmarks_px=track)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def edit(here, tiny_bundle_folder):
+    def run(*arguments, video="shot.mp4", speech="speech.wav", output="out.mp4", drive=True):
+        driven = ["--landmarks", "track.npz", "--track", "track.npz"] if drive else []
+        options = ["-o", output, "--bundle", str(tiny_bundle_folder), *QUICK, *driven, *arguments]
+        return CliRunner().invoke(hdtalk, ["edit", *options, "--", video, speech])
+
+    return run
+
+
+def sound(path, seconds=0.4, rate=16000):
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((8000 * np.sin(np.arange(int(seconds * rate)) * 0.2)).astype(np.int16).tobytes())
+
+
+def truncated(here):
+    data = Path("shot.mp4").read_bytes()
+    Path("bad.mp4").write_bytes(data[: len(data) // 3])
+
+
+def without_index(here):
+    data = Path("shot.mp4").read_bytes()
+    Path("bad.mp4").write_bytes(data.replace(b"moov", b"free"))
+
+
+VIDEOS = {
+    "truncated": truncated,
+    "no moov": without_index,
+    "empty": lambda here: Path("bad.mp4").write_bytes(b""),
+    "text": lambda here: Path("bad.mp4").write_text("not a video\n" * 100),
+    "playlist": lambda here: Path("bad.mp4").write_text("#EXTM3U\n#EXTINF:1,\nhttp://localhost/a.ts\n#EXT-X-ENDLIST\n"),
+    "playlist of a local file": lambda here: Path("bad.mp4").write_text("#EXTM3U\n#EXTINF:1,\nshot.mp4\n"),
+    "concat script": lambda here: Path("bad.mp4").write_text("ffconcat version 1.0\nfile shot.mp4\n"),
+    "folder": lambda here: Path("bad.mp4").mkdir(),
+    "missing": lambda here: None,
+    "pipe": lambda here: os.mkfifo("bad.mp4"),
+    "sound only": lambda here: shutil.copy("speech.wav", "bad.mp4"),
+}
+
+
+def one_line(result, code, *hints):
+    assert result.exit_code == code, (result.exit_code, result.output, result.exception)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("hdtalk: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.output
+    for hint in hints:
+        assert hint in lines[0], lines[0]
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir()}
+
+
+@pytest.mark.parametrize("kind", VIDEOS)
+def test_bad_video(edit, here, kind):
+    VIDEOS[kind](here)
+    before = contents(here)
+    one_line(edit(video="bad.mp4"), 3, "bad.mp4")
+    assert contents(here) == before
+
+
+SPEECHES = {
+    "missing": lambda: None,
+    "empty file": lambda: Path("bad.wav").write_bytes(b""),
+    "no samples": lambda: sound("bad.wav", 0),
+    "50 ms": lambda: sound("bad.wav", 0.05),
+    "text": lambda: Path("bad.wav").write_text("hello"),
+    "video without sound": lambda: shutil.copy("shot.mp4", "bad.wav"),
+    "folder": lambda: Path("bad.wav").mkdir(),
+    "playlist": lambda: Path("bad.wav").write_text("#EXTM3U\nhttp://localhost/a.ts\n"),
+}
+
+
+@pytest.mark.parametrize("kind", SPEECHES)
+def test_bad_speech(edit, here, kind):
+    SPEECHES[kind]()
+    before = contents(here)
+    one_line(edit(speech="bad.wav", drive=False), 3, "bad.wav")
+    assert contents(here) == before
+
+
+ARGUMENTS = {
+    "unknown preset": (["--preset", "slow"], 2),
+    "unknown setting": (["--set", "optimise.stepps=3"], 2),
+    "setting without value": (["--set", "optimise.steps"], 2),
+    "setting of the wrong type": (["--set", "optimise.steps=many"], 2),
+    "unknown emotion": (["--emotion", "hungry"], 2),
+    "emotion out of range": (["--emotion", "happy:3"], 2),
+    "two emotions": (["--emotion", "happy", "--emotion-from", "speech.wav"], 2),
+    "unknown device": (["--device", "toaster"], 2),
+    "device that is not there": (["--device", "cuda:63"], 2),
+    "mix without level": (["--audio-mix", "louder"], 2),
+    "trimmed away": (["--trim-start", "9"], 2),
+    "negative trim": (["--trim-start", "-1"], 2),
+    "wrong suffix": (["-o", "out.avi"], 2),
+    "folder of the output is not there": (["-o", "nowhere/out.mp4"], 2),
+    "no such bundle": (["--bundle", "nowhere"], 4),
+    "landmarks missing": (["--landmarks", "nothing.npz"], 3),
+    "landmarks of the wrong kind": (["--landmarks", "speech.wav"], 3),
+    "track of another length": (["--track", "short.npz"], 3),
+}
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_bad_arguments(edit, here, kind):
+    np.savez("short.npz", landmarks_px=np.zeros((3, 68, 2), np.float32))
+    before = contents(here)
+    arguments, code = ARGUMENTS[kind]
+    result = edit(*arguments)
+    assert result.exit_code == code and "Traceback" not in result.output
+    if "Usage:" not in result.output:  # click's own answers take a few lines
+        one_line(result, code)
+    assert contents(here) == before
+
+
+def test_output_in_the_way_is_kept(edit, here):
+    Path("out.mp4").write_text("mine")
+    one_line(edit(), 2, "out.mp4", "--overwrite")
+    assert Path("out.mp4").read_text() == "mine"
+    one_line(edit("--overwrite", output="shot.mp4"), 2, "shot.mp4")
+    assert media.probe("shot.mp4").num_frames == 10
+
+
+def test_weights_that_are_damaged(edit, here, tiny_bundle_folder, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_bundle_folder, broken)
+    data = bytearray((broken / "generator.safetensors").read_bytes())
+    data[-5] ^= 0xFF
+    (broken / "generator.safetensors").write_bytes(data)
+    one_line(edit("--bundle", str(broken)), 4, "generator")
+    assert not Path("out.mp4").exists()
+
+
+def test_no_face_and_a_face_lost_on_the_way(edit, here, monkeypatch):
+    from hdtalk import run as module
+    from hdtalk.errors import InputError
+
+    def lost(self):
+        assert self.config.faces.on_missing == "fail"
+        raise InputError(f"{self.video}: no face in frames 3-5. Trim the clip, or use --on-missing-face keep.")
+
+    monkeypatch.setattr(module.Run, "_track_faces", lost)
+    one_line(edit("--on-missing-face", "fail"), 3, "shot.mp4", "3-5")
+    assert not Path("out.mp4").exists()
+
+
+def test_busy_job(edit, here):
+    with Job("out.mp4.job"):
+        one_line(edit(), 5, "out.mp4.job", str(os.getpid()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_a_signal(edit, here, monkeypatch, number):
+    from hdtalk import run as module
+
+    monkeypatch.setattr(module.Run, "cut_crops", lambda self, face: signal.raise_signal(number))
+    one_line(edit(), 130, "out.mp4.job", "again")
+    assert Path("out.mp4.job/faces/stage.json").exists() and not Path("out.mp4").exists()
+
+
+def test_full_disk(edit, here, monkeypatch):
+    from hdtalk import job, plan
+
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: usage._replace(free=10))
+    one_line(edit(), 5, "MB are free")
+    assert not Path("out.mp4.job").exists()
+    monkeypatch.undo()
+    os.chdir(here)
+    replace = os.replace
+
+    def full(source, target):
+        if "crops" in str(target):
+            raise OSError(28, "No space left on device", str(target))
+        return replace(source, target)
+
+    monkeypatch.setattr(job.os, "replace", full)
+    one_line(edit(), 5, "disk is full", "again")
+    assert not list(here.rglob("*.part")) and not Path("out.mp4").exists()
+
+
+def clip(name, **options):
+    rng = np.random.default_rng(0)
+    size = options.pop("size", (64, 80))
+    frames = np.repeat(rng.integers(0, 255, (10, size[0] // 8 + 1, size[1] // 8 + 1, 3)), 8, 1).repeat(8, 2)
+    write_clip(name, frames[:, : size[0], : size[1]].astype(np.uint8), **{"fps": Fraction(25), **options})
+
+
+GOOD = {
+    "rotated": lambda: clip("good.mp4", size=(80, 64), rotation_degrees=90, pixel_format="yuv420p"),
+    "odd size": lambda: clip("good.mp4", size=(63, 79)),
+    "ten bits": lambda: clip("good.mp4", pixel_format="yuv420p10le"),
+    "29.97 fps": lambda: clip("good.mp4", fps=Fraction(30000, 1001), pixel_format="yuv420p"),
+    "unicode and quotes": lambda: shutil.copy("shot.mp4", "ünï 'quoted' \"name\" $HOME.mp4"),
+    "leading dash": lambda: shutil.copy("shot.mp4", "-shot.mp4"),
+}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_unusual_video_is_edited(edit, here, kind):
+    before = contents(here)
+    GOOD[kind]()
+    (name,) = contents(here) - before
+    result = edit("--json", video=name)
+    assert result.exit_code == 0, (result.output, result.exception)
+    answer = json.loads(result.stdout)
+    source, made = media.probe(name), media.probe(answer["output"])
+    assert (made.width, made.height, made.fps, made.num_frames) == (source.width, source.height, source.fps, 10)
+    assert made.has_audio and answer["num_edited"] == 10
+
+
+def test_dry_run_writes_nothing(edit, here, monkeypatch):
+    monkeypatch.setattr("hdtalk.run._look_for_faces", lambda *_: ["a face was found"])
+    before = contents(here)
+    result = edit("--dry-run")
+    assert result.exit_code == 0 and contents(here) == before
+    assert "10 frames" in result.stdout and "memory" in result.stdout and "time" in result.stdout
+
+
+def test_invert_then_help_and_plain_report(here, tiny_bundle_folder):
+    arguments = ["invert", "shot.mp4", "-o", "inv.mp4", "--bundle", str(tiny_bundle_folder), "--track", "track.npz"]
+    result = CliRunner().invoke(hdtalk, [*arguments, *QUICK])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "10 of 10 frames inverted" in result.stdout
+    assert media.probe("inv.mp4").num_frames == 10 and json.loads(Path("inv.json").read_text())["scores"]["psnr_db"] > 0

@@ -1,0 +1,174 @@
+"""The landmark optimisation: its latent spaces, its warm starts, and that it follows, couples and recovers."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from hdtalk import optimise
+from hdtalk.config import OptimiseConfig
+from hdtalk.errors import UsageError
+from hdtalk.models.fan import heatmaps_to_landmarks
+from hdtalk.optimise import Frames, LatentSpace
+
+CONFIG = OptimiseConfig(steps=4, batch_size=2, components=16)
+
+
+@pytest.fixture
+def frames(tiny_crops):
+    crops, ws = tiny_crops
+    rng = np.random.default_rng(2)
+    source = rng.uniform(6, 26, (4, 68, 2)).astype(np.float32)
+    return Frames(crops[:4], ws[:4], source, source + rng.normal(0, 1.5, source.shape).astype(np.float32))
+
+
+def solve(networks, frames, config=CONFIG, **options):
+    space = optimise.latent_space(networks.generator, config)
+    given = (networks.generator, networks.landmarker, networks.perceptual, space, frames, config)
+    return optimise.optimise_frames(*given, **options)
+
+
+@pytest.mark.parametrize("groups", ["shared", "thirds", "per-layer", "coarse"])
+def test_whitened_space_round_trip(tiny_networks, groups):
+    space = optimise.latent_space(tiny_networks.generator, dataclasses.replace(CONFIG, layer_groups=groups))
+    coordinates = torch.randn_like(space.zeros(3, torch.device("cpu")))
+    offsets = space.decode(coordinates)
+    assert offsets.shape == (3, tiny_networks.generator.num_ws, 512)
+    torch.testing.assert_close(space.encode(offsets), coordinates, rtol=1e-3, atol=1e-4)
+    if groups == "shared":
+        assert torch.equal(offsets[:, 0], offsets[:, -1])
+
+
+def test_whitening_gives_the_mapping_s_samples_unit_variance(tiny_networks):
+    generator = tiny_networks.generator
+    space = optimise.latent_space(generator, CONFIG)
+    z = torch.randn(4000, 512, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        w = generator.mapping(z)
+    centred = (w - w.mean(0))[:, None].expand(-1, generator.num_ws, -1)
+    coordinates = space.encode(centred)[:, 0]
+    np.testing.assert_allclose(coordinates.std(0), np.ones(16), atol=0.12)
+    correlation = np.corrcoef(coordinates.T.numpy())
+    assert abs(correlation - np.eye(16)).max() < 0.15
+    spread = centred[:, 0].double()
+    leading = np.linalg.svd(np.cov(spread.T), compute_uv=False)[:16]
+    np.testing.assert_allclose(space.basis.square().sum(1), leading, rtol=0.15)
+
+
+def test_mahalanobis_is_the_squared_length_in_standard_deviations(tiny_networks):
+    space = optimise.latent_space(tiny_networks.generator, CONFIG)
+    coordinates = torch.tensor(np.random.default_rng(0).normal(size=(2, 1, 16)), dtype=torch.float32)
+    np.testing.assert_allclose(space.mahalanobis(coordinates), (coordinates.numpy() ** 2).sum((1, 2)), rtol=1e-5)
+    assert not LatentSpace(8, None, None).mahalanobis(torch.ones(2, 8, 512)).any()
+
+
+@pytest.mark.parametrize(("latent_space", "rate"), [("whitened", 0.1), ("w+", 0.005)])
+def test_codes_move_towards_the_targets(tiny_networks, frames, latent_space, rate):
+    config = dataclasses.replace(CONFIG, latent_space=latent_space, learning_rate=rate, steps=8)
+    solution = solve(tiny_networks, frames, config)
+    assert solution.losses["total"].mean() < solution.losses["start"].mean()
+    assert solution.ws.shape == frames.pivots.shape and not torch.equal(solution.ws, frames.pivots)
+
+
+def test_equation_5_is_what_is_reported(tiny_networks, frames):
+    config = dataclasses.replace(CONFIG, latent_space="w+", perceptual_mouth=1.0, steps=1)
+    solution = solve(tiny_networks, frames, config, independent=True)
+    parts = solution.losses
+    expected = config.lambda_lpips * parts["lpips"] + config.lambda_fan * parts["landmarks"]
+    np.testing.assert_allclose(parts["total"], expected, rtol=1e-4)
+    with torch.no_grad():
+        pictures = tiny_networks.generator.synthesise(frames.pivots)
+        targets = torch.from_numpy(frames.crops).float() / 127.5 - 1
+        lpips = tiny_networks.perceptual(pictures, targets)
+        upscaled = torch.nn.functional.interpolate(pictures, size=(256, 256), mode="bilinear")
+        heatmaps = tiny_networks.landmarker.heatmaps(upscaled).numpy()
+    cells = ((frames.target_px + 0.5) * (256 / 32) - 0.5) / 4 - 0.5
+    grid = np.arange(64)
+    gaussian = np.exp(-((grid - cells[..., None]) ** 2) / 2)  # [n, 68, 2, 64]
+    wanted = gaussian[:, :, 1, :, None] * gaussian[:, :, 0, None, :]
+    weights = np.r_[np.ones(36), np.full(12, 2.0), np.full(20, 3.0)]
+    weights /= weights.mean()
+    fan = (np.sqrt(((heatmaps - wanted) ** 2).sum((2, 3))) * weights).sum(1)
+    np.testing.assert_allclose(parts["start"], lpips.numpy() + 5e-3 * fan, rtol=1e-3)
+
+
+def test_smoothness_pulls_neighbours_and_the_frame_before_together(tiny_networks, frames):
+    rough = dataclasses.replace(CONFIG, latent_space="w+", smoothness="none", plateau=0.0)
+    smooth = dataclasses.replace(rough, smoothness="latent", lambda_smooth=1.0)
+    before = frames.pivots[3]
+    results = [solve(tiny_networks, frames, config, before=before).ws for config in (rough, smooth)]
+    steps = [torch.cat([before[None], ws]).diff(dim=0).norm() for ws in results]
+    assert steps[1] < steps[0]
+
+
+def test_frame_by_frame_only_sees_the_finished_frame_before(tiny_networks, frames):
+    config = dataclasses.replace(CONFIG, joint=False, latent_space="w+", learning_rate=1e-2, lambda_smooth=1e-2)
+    whole = solve(tiny_networks, frames, config)
+    first = solve(tiny_networks, frames[:2], config)
+    torch.testing.assert_close(whole.ws[:2], first.ws, rtol=0, atol=0)
+    rest = solve(tiny_networks, frames[2:], config, before=first.ws[-1])
+    torch.testing.assert_close(whole.ws[2:], rest.ws, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("smoothness", ["feature", "none"])
+def test_other_smoothness_terms_run_to_an_end(tiny_networks, frames, smoothness):
+    solution = solve(tiny_networks, frames, dataclasses.replace(CONFIG, smoothness=smoothness))
+    assert np.isfinite(solution.losses["total"]).all()
+
+
+def test_a_frame_on_a_plateau_rests(tiny_networks, frames):
+    config = dataclasses.replace(CONFIG, learning_rate=1e-9, steps=20, patience=2)
+    assert (solve(tiny_networks, frames, config, independent=True).steps == 3).all()
+
+
+def test_steps_that_are_not_finite_are_taken_back(tiny_networks, frames, monkeypatch, caplog):
+    from hdtalk import optimise as module
+
+    landmark_loss, calls = module.landmark_loss, []
+
+    def sometimes(*args):
+        calls.append(1)
+        return landmark_loss(*args) * (float("nan") if len(calls) in (5, 6) else 1.0)
+
+    monkeypatch.setattr(module, "landmark_loss", sometimes)
+    solution = solve(tiny_networks, frames)
+    assert "taken back" in caplog.text
+    assert torch.isfinite(solution.ws).all()
+    assert solution.losses["total"].mean() < solution.losses["start"].mean()
+
+
+def test_anchors_are_unlike_each_other_and_start_their_own_frames_exactly():
+    displacements = np.concatenate([np.zeros((5, 136)), np.ones((3, 136)), 2 * np.ones((1, 136))]).astype(np.float32)
+    chosen = optimise.choose_anchors(displacements, 5)
+    assert len(chosen) == 3 and {float(displacements[i, 0]) for i in chosen} == {0.0, 1.0, 2.0}
+    coordinates = torch.arange(3.0)[:, None, None].expand(3, 1, 4)
+    started = optimise.warm_starts(displacements, displacements[chosen], coordinates)
+    expected = coordinates[[list(displacements[chosen][:, 0]).index(row[0]) for row in displacements]]
+    torch.testing.assert_close(started, expected, atol=1e-4, rtol=0)
+
+
+def test_lower_face_mask_covers_mouth_and_chin_but_not_the_eyes(tiny_shot):
+    track = tiny_shot[1][:1]
+    mask = optimise.lower_face_mask(track, track + (0, 2), 80)[0, 0]
+    at = lambda point: mask[round(float(point[1])), round(float(point[0]))]  # noqa: E731
+    assert at(track[0, 62]) == 1 and at(track[0, 8]) > 0.5 and at(track[0, 8] + (0, 2)) > 0.5
+    assert max(at(p) for p in track[0, 36:48]) == 0 and mask[:10].max() == 0
+
+
+def test_shifted_heatmaps_move_each_landmark_by_its_own_way():
+    from hdtalk.losses.landmark import gaussian_heatmaps
+
+    landmarks = torch.rand(1, 68, 2, generator=torch.Generator().manual_seed(0)) * 120 + 60
+    cells = torch.randint(-3, 4, (1, 68, 2), generator=torch.Generator().manual_seed(1)).float()
+    moved = optimise.shift_heatmaps(gaussian_heatmaps(landmarks, 256), cells)
+    torch.testing.assert_close(heatmaps_to_landmarks(moved), landmarks + 4 * cells, atol=0.1, rtol=0)
+    torch.testing.assert_close(moved, gaussian_heatmaps(landmarks + 4 * cells, 256), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"latent_space": "z"}, {"layer_groups": "odd"}, {"target_heatmaps": "painted"}], ids=str
+)
+def test_unknown_choices_are_named(tiny_networks, frames, options):
+    with pytest.raises(UsageError, match="Known"):
+        solve(tiny_networks, frames, dataclasses.replace(CONFIG, **options))

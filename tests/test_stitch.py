@@ -1,0 +1,109 @@
+"""Stitching: masks by STIT's rules, the boundary tuned to the source, detail and colour carried over."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from hdtalk import stitch
+from hdtalk.config import StitchConfig
+from hdtalk.errors import UsageError
+from hdtalk.images import to_images
+
+CONFIG = StitchConfig(steps=6, batch_size=3, border_threshold=0.0)
+
+
+class Disc(torch.nn.Module):
+    """A parser that sees skin wherever a picture is brighter than grey, cloth elsewhere."""
+
+    def logits(self, images):
+        out = torch.zeros(len(images), 19, *images.shape[2:])
+        out[:, 1] = images.mean(1)
+        out[:, 16] = -images.mean(1)
+        return out
+
+
+def disc(side=64, radius=14.0, shift=0.0):
+    position = torch.arange(side) + 0.5 - side / 2
+    inside = (position[:, None] - shift) ** 2 + position**2 < radius**2
+    return inside[None, None].float().expand(1, 3, -1, -1) * 2 - 1
+
+
+def test_masks_follow_stit_s_rules_at_this_size():
+    side, source, edited = 64, disc(), disc(shift=4.0)
+    masks = stitch.region_masks(Disc(), source, edited, CONFIG)
+    region = ((source[0, 0] > 0) | (edited[0, 0] > 0)).numpy().astype(np.uint8)
+    width = round(50 / 1024 * side)
+    full = cv2.dilate(region, np.ones((2 * width + 1, 2 * width + 1), np.uint8))
+    np.testing.assert_array_equal(masks.boundary[0, 0], full - region)
+    np.testing.assert_array_equal(masks.inside[0, 0], region)
+    alpha = masks.alpha[0, 0].numpy()
+    assert alpha[full == 0].max() == 0  # what lies outside the dilated region stays the source's own
+    assert alpha[region == 1].min() > 0.4 and alpha[32, 32] == 1
+
+
+def test_a_face_without_an_outline_gets_an_ellipse(caplog):
+    masks = stitch.region_masks(Disc(), -torch.ones(1, 3, 64, 64), -torch.ones(1, 3, 64, 64), CONFIG)
+    assert "no face" in caplog.text
+    assert masks.inside[0, 0, 34, 32] == 1 and masks.alpha[0, 0, 0].max() == 0
+    with pytest.raises(UsageError, match="face, head"):
+        stitch.region_masks(Disc(), disc(), disc(), dataclasses.replace(CONFIG, region="nose"))
+
+
+def test_region_along_the_crop_s_edge_belongs_to_the_boundary():
+    masks = stitch.region_masks(Disc(), torch.ones(1, 3, 64, 64), torch.ones(1, 3, 64, 64), CONFIG)
+    assert masks.boundary[0, 0, 0].min() == 1 and masks.boundary[0, 0, 32, 32] == 0
+    assert masks.alpha[0, 0, 0].max() < 0.5  # the paste fades towards the edge of the crop
+
+
+def stitched(networks, crops, pivots, ws, config):
+    return stitch.stitch_frames(networks.generator, Disc(), crops, pivots, ws, config)
+
+
+def test_tuning_brings_the_boundary_to_the_source_and_leaves_the_generator(tiny_networks, tiny_crops):
+    crops, ws = tiny_crops
+    before = {name: p.clone() for name, p in tiny_networks.generator.named_parameters()}
+    config = dataclasses.replace(CONFIG, keep_detail=False, match_colour=False, learning_rate=3e-3)
+    made = stitched(tiny_networks, crops[:4], ws[:4], ws[:4].roll(1, 0), config)
+    assert made.crops.shape == (4, 3, 32, 32) and made.alpha.shape == (4, 32, 32) and made.crops.dtype == np.uint8
+    assert made.border.mean() < made.border_before.mean() and (made.steps == 6).all()
+    assert all(torch.equal(before[name], p) for name, p in tiny_networks.generator.named_parameters())
+
+
+def test_an_edit_that_changes_nothing_returns_the_source(tiny_networks, tiny_crops):
+    _, ws = tiny_crops
+    crops = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)  # nothing like the pivots
+    made = stitched(tiny_networks, crops, ws[:3], ws[:3], StitchConfig())
+    np.testing.assert_allclose(made.crops.astype(int), crops, atol=1)
+    assert (made.steps == 0).all()  # the boundary is right from the start
+
+
+def test_batches_depend_on_their_frames_alone_without_warm_start(tiny_networks, tiny_crops):
+    crops, ws = tiny_crops
+    config = dataclasses.replace(CONFIG, warm_start=False)
+    whole = stitched(tiny_networks, crops, ws, ws.roll(1, 0), config)
+    part = stitched(tiny_networks, crops[3:], ws[3:], ws.roll(1, 0)[3:], config)
+    np.testing.assert_array_equal(whole.crops[3:], part.crops)
+    warm = stitched(tiny_networks, crops, ws, ws.roll(1, 0), CONFIG)
+    assert (warm.crops[3:] != part.crops).any()
+
+
+def test_a_colour_cast_along_the_seam_goes():
+    rng = np.random.default_rng(0)
+    source = torch.from_numpy(rng.uniform(-0.5, 0.5, (1, 3, 64, 64)).astype(np.float32))
+    masks = stitch.region_masks(Disc(), disc(), disc(), CONFIG)
+    cast = source + torch.tensor([0.1, -0.05, 0.02])[None, :, None, None]
+    matched = stitch.match_border(cast, source, masks.boundary)
+    ring = masks.boundary.bool().expand_as(source)
+    assert (matched - source)[ring].abs().mean() < 0.3 * (cast - source)[ring].abs().mean()
+    torch.testing.assert_close(stitch.match_border(source, source, masks.boundary), source)
+
+
+def test_crops_come_back_in_order_and_uint8(tiny_networks, tiny_crops):
+    crops, ws = tiny_crops
+    config = dataclasses.replace(CONFIG, steps=0, keep_detail=False, match_colour=False, batch_size=4)
+    made = stitched(tiny_networks, crops, ws, ws, config)
+    picture = tiny_networks.generator.synthesise(ws).detach()
+    np.testing.assert_allclose(to_images(made.crops, torch.device("cpu")), picture.clamp(-1, 1), atol=0.01)

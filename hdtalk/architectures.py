@@ -345,7 +345,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "face_detector": Architecture("hdtalk.models.face_detector:FaceDetector", "the demo bundle's face detector"),
     "landmark_regressor": Architecture("hdtalk.models.landmark_regressor:LandmarkRegressor", "a landmark regressor"),
     "speech": Architecture("hdtalk.models.speech:SpeechModel", "the speech networks"),
-    "s3fd": Architecture("", "an S3FD face detector", ("conv3_3_norm.weight",)),
+    "s3fd": Architecture("hdtalk.models.s3fd:S3FD", "an S3FD face detector", ("conv3_3_norm.weight",)),
     "retinaface": Architecture("", "a RetinaFace detector", ("BboxHead.0.conv1x1.weight",)),
     "inception": Architecture(
         "hdtalk.models.fid_inception:FIDInception", "the FID Inception network", ("Mixed_7c.branch_pool.conv.weight",)
@@ -361,7 +361,7 @@ ROLES = {
     "landmarker_eval": ("fan", "landmark_regressor"),
     "parser": ("bisenet",),
     "perceptual": ("alexnet", "vgg16", "demo_backbone"),
-    "detector": ("face_detector", "s3fd", "retinaface"),
+    "detector": ("face_detector", "s3fd"),
     "speech": ("speech",),
     "identity": ("irse50",),
     "fid": ("inception",),

@@ -131,17 +131,6 @@ OFFICIAL_FILES = (
         "1adrianb/face-alignment",
     ),
     OfficialFile(
-        "detection_Resnet50_Final.pth",
-        "detector",
-        "retinaface",
-        (f"{FACEXLIB}v0.1.0/detection_Resnet50_Final.pth",),
-        "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
-        109_497_761,
-        "MIT code; weights trained on WIDER FACE",
-        "xinntao/facexlib",
-        needed=False,
-    ),
-    OfficialFile(
         "pt_inception-2015-12-05-6726825d.pth",
         "fid",
         "inception",

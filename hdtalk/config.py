@@ -71,8 +71,10 @@ class InvertConfig:
     """Equation (4): pivots by the encoder, then the generator is tuned to all frames (PTI). Defaults of preset fast."""
 
     chunk_frames: int = 32
-    refine_steps: int = 30  # optimisation steps on each chunk's pivots before the generator is tuned
-    refine_learning_rate: float = 0.02
+    shared_steps: int = 40  # optimisation steps on one offset of all pivots before the generator is tuned
+    refine_steps: int = 8  # and on each pivot
+    refine_rate: float = 0.05  # step size of both, in standard deviations of w
+    refine_pull: float = 1e-3  # of each pivot's layers towards their mean
     steps: int = 200  # of the generator, batched, whatever the length of the shot
     passes: int = 0  # over all frames, one frame a step; replaces `steps` when positive
     batch_size: int = 4
@@ -166,6 +168,7 @@ class EditConfig:
 PAPER = {
     "precision": "float32",
     "invert": {
+        "shared_steps": 0,
         "refine_steps": 0,
         "passes": 300,
         "batch_size": 1,

@@ -58,6 +58,34 @@ def encode_pivots(
     return torch.cat(found)
 
 
+def shared_offset(
+    generator: nn.Module,
+    perceptual: nn.Module,
+    pivots: torch.Tensor,
+    read_crops: ReadCrops,
+    config: InvertConfig = DEFAULTS,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> torch.Tensor:
+    """What the encoder's codes of one person lack in every frame alike: float32 `[1, num_ws, 512]`.
+
+    LPIPS and L2 of equation (4) over one offset to all codes, `config.shared_steps` steps on a few frames each. Its
+    cost does not grow with the shot, and it leaves the frames' own refinement little to do.
+    """
+    offset = torch.zeros_like(pivots[:1], requires_grad=True)
+    batch, spread = min(config.batch_size, len(pivots)), _spread(generator)
+
+    def gradient(step: int, batch_size: int) -> int:
+        frames = step_frames(seed, step, batch, len(pivots))
+        targets = to_images(read_crops(frames), pivots.device)
+        networks = generator, perceptual, spread
+        return _code_gradient(*networks, pivots[frames], offset, targets, None, config, dtype, batch_size)
+
+    with frozen(generator, perceptual):
+        _descend(offset, gradient, config.shared_steps, config.refine_rate * spread, config.batch_size)
+    return offset.detach()
+
+
 def refine_pivots(
     generator: nn.Module,
     perceptual: nn.Module,
@@ -66,40 +94,22 @@ def refine_pivots(
     config: InvertConfig = DEFAULTS,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """Moves the pivots of consecutive crops a little, so that the untuned generator already shows each mouth.
+    """Moves each pivot of consecutive crops a little, so that the untuned generator already shows each frame's mouth.
 
     LPIPS and L2 as in equation (4) over the codes, and a pull of every layer towards the frame's mean code, which keeps
     them editable. `config.refine_steps` Adam steps on a falling rate. Shapes as in `encode_pivots`.
     """
-    if config.refine_steps == 0:
-        return pivots
-    device, batch_size = pivots.device, config.batch_size
-    spread = pivots - pivots.mean(1, keepdim=True)
     offset = torch.zeros_like(pivots, requires_grad=True)
-    optimiser = torch.optim.Adam([offset], lr=config.refine_learning_rate, betas=(0.9, 0.99))
-    targets = to_images(crops, device)
+    targets, spread = to_images(crops, pivots.device), _spread(generator)
 
-    def work(rows: list[int]) -> None:
-        with autocast(device, dtype):
-            images = generator.synthesise(pivots[rows] + offset[rows])
-            taps = perceptual.features(shrink(images, config.perceptual_side))
-            lpips = perceptual.distance(taps, [torch.cat(tap) for tap in zip(*(wanted[r] for r in rows), strict=True)])
-        l2 = (images.float() - targets[rows]).square().mean((1, 2, 3))
-        codes = spread[rows] + offset[rows] - offset[rows].mean(1, keepdim=True)
-        pull = 1e-3 * (codes.square() - spread[rows].square()).mean((1, 2))
-        (config.lambda_lpips * lpips.float() + config.lambda_l2 * l2 + pull).sum().backward()
+    def gradient(_: int, batch_size: int) -> int:
+        networks = generator, perceptual, spread
+        return _code_gradient(*networks, pivots, offset, targets, wanted, config, dtype, batch_size)
 
     with frozen(generator, perceptual):
-        with torch.no_grad(), autocast(device, dtype):
+        with torch.no_grad(), autocast(pivots.device, dtype):
             wanted = [perceptual.features(shrink(target[None], config.perceptual_side)) for target in targets]
-        for step in range(config.refine_steps):
-            optimiser.param_groups[0]["lr"] = config.refine_learning_rate * cosine(step / config.refine_steps)
-            optimiser.zero_grad()
-            batch_size = in_batches(list(range(len(crops))), batch_size, work, optimiser.zero_grad)
-            if not torch.isfinite(offset.grad).all():
-                log.warning("a pivot's gradient is not finite at step %d; that pivot rests", step)
-                offset.grad.nan_to_num_(0.0, 0.0, 0.0)
-            optimiser.step()
+        _descend(offset, gradient, config.refine_steps, config.refine_rate * spread, config.batch_size)
     return (pivots + offset).detach()
 
 
@@ -178,6 +188,51 @@ def step_frames(seed: int, step: int, batch: int, num_frames: int) -> np.ndarray
         int(e): np.random.default_rng((seed, int(e))).permutation(num_frames) for e in set(positions // num_frames)
     }
     return np.array([orders[int(p // num_frames)][p % num_frames] for p in positions])
+
+
+def _descend(offset: torch.Tensor, gradient: Callable[[int, int], int], steps: int, rate: float, batch: int) -> None:
+    """Adam on an offset of codes. `gradient(step, batch size)` adds to its gradient, returns the size that fitted."""
+    optimiser = torch.optim.Adam([offset], lr=rate, betas=(0.9, 0.99))
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = rate * cosine(step / steps)
+        optimiser.zero_grad()
+        batch = gradient(step, batch)
+        if not torch.isfinite(offset.grad).all():
+            log.warning("a pivot's gradient is not finite at step %d; that pivot rests", step)
+            offset.grad.nan_to_num_(0.0, 0.0, 0.0)
+        optimiser.step()
+
+
+def _code_gradient(generator, perceptual, spread, pivots, offset, targets, wanted, config, dtype, batch_size) -> int:
+    """Adds the gradient of equation (4)'s pictures to `offset` ([n, ...] or [1, ...]); returns the fitting batch."""
+
+    def work(rows: list[int]) -> None:
+        moved = offset if len(offset) == 1 else offset[rows]
+        codes = pivots[rows] + moved
+        with autocast(pivots.device, dtype):
+            images = generator.synthesise(codes)
+            taps = perceptual.features(shrink(images, config.perceptual_side))
+            if wanted is None:
+                with torch.no_grad():
+                    target_taps = perceptual.features(shrink(targets[rows], config.perceptual_side))
+            else:
+                target_taps = [torch.cat(tap) for tap in zip(*(wanted[row] for row in rows), strict=True)]
+            lpips = perceptual.distance(taps, target_taps)
+        l2 = (images.float() - targets[rows]).square().mean((1, 2, 3))
+        pull = (codes - codes.mean(1, keepdim=True)).square().mean((1, 2)) / spread**2
+        (config.lambda_lpips * lpips.float() + config.lambda_l2 * l2 + config.refine_pull * pull).sum().backward()
+
+    def restart() -> None:
+        offset.grad = None
+
+    return in_batches(list(range(len(pivots))), batch_size, work, restart)
+
+
+def _spread(generator) -> float:
+    """Standard deviation of the generator's own w, averaged over dimensions."""
+    z = torch.from_numpy(np.random.default_rng(0).standard_normal((512, generator.z_dim), np.float32))
+    with torch.no_grad():
+        return float(generator.mapping(z.to(generator.mean_latent.device)).float().std(0).mean().clamp_min(1e-6))
 
 
 def _accumulate(tuned, perceptual, pivots, targets, config, dtype, batch_size):

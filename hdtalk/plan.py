@@ -88,7 +88,8 @@ def estimate_seconds(bundle, config: EditConfig, num_source: int, num_output: in
     steps = (optimise.warm_steps if anchors else optimise.steps) * num_output + anchors * optimise.steps
     return {
         "faces": 0.06 * num_source,
-        "inversion": step * (num_source * (invert.refine_steps + 1) + tuned * 1.4),
+        "inversion": step
+        * (num_source * (invert.refine_steps + 1) + invert.shared_steps * invert.batch_size + tuned * 1.4),
         "optimisation": follow * steps,
         "stitching": step * (2 + stitch.steps / 2) * num_output,
         "writing": 0.06 * num_output,

@@ -141,8 +141,8 @@ class Run:
             raise UsageError(
                 f"{video}: no frame is left between --trim-start and --trim-end ({info.duration_s:.2f} s)."
             )
-        landmarks_px = _read_landmarks(landmarks)
-        track_px = _read_landmarks(track)
+        landmarks_px = read_landmarks(landmarks)
+        track_px = read_landmarks(track)
         if track_px is not None and len(track_px) != stop - first:
             raise InputError(f"{track}: {len(track_px)} frames of landmarks for {stop - first} frames of {video}.")
         features = None
@@ -246,42 +246,25 @@ class Run:
 
     def invert(self, crops: Crops) -> Inversion:
         """Pivots by the encoder, refined; then one generator tuned to all of them; then how well that went."""
-        config, bundle, count = self.config.invert, self.bundle, len(crops.rows)
+        config, bundle = self.config.invert, self.bundle
         with self._timed("pivots"):
-            inputs = {"crops": crops.stage.content_hash, "precision": str(self.dtype)}
+            inputs = {"crops": crops.stage.content_hash, "precision": str(self.dtype), "seed": str(self.config.seed)}
             inputs |= self._hashes("generator", "encoder", "perceptual")
-            stage = self.job.stage("pivots", inputs=inputs, config=_pivot_settings(config))
-            chunks = _split(np.arange(count), config.chunk_frames)
-            for number, indices in enumerate(chunks):
-                if number not in stage.chunks:
-                    pictures = crops.read(indices)
-                    ws = invert.encode_pivots(bundle.encoder, pictures, config.batch_size, self.dtype)
-                    refined = invert.refine_pivots(
-                        bundle.generator, bundle.perceptual, pictures, ws, config, self.dtype
-                    )
-                    stage.save(number, {"encoded": ws.cpu().numpy(), "ws": refined.cpu().numpy()})
-                self.report("pivots", int(indices[-1]) + 1, count)
-            if not stage.complete:
-                stage.finish()
-            encoded, pivots = (
-                torch.from_numpy(np.concatenate([stage.load(number)[name] for number in range(len(chunks))]))
-                for name in ("encoded", "ws")
-            )
+            encoded, pivots, content_hash = self._find_pivots(crops, inputs)
         with self._timed("tuning"):
-            inputs = {"pivots": stage.content_hash, "seed": str(self.config.seed), **inputs}
-            tuning = self.job.stage("tuning", inputs=inputs, config=config)
+            tuning = self.job.stage("tuning", inputs={"pivots": content_hash, **inputs}, config=config)
             if not tuning.complete:
                 made = invert.tune_generator(
                     bundle.generator, bundle.perceptual, pivots.to(self.device), crops.read, config, dtype=self.dtype,
                     seed=self.config.seed, checkpoints=_Checkpoints(tuning),
                     progress=lambda done, total: self.report("tuning", done, total),
                 )  # fmt: skip
+                scores = self._score_inversion(crops, encoded, pivots, made.generator)
                 weights = {f"weight.{name}": p.cpu().numpy() for name, p in _tuned_weights(made.generator).items()}
                 tuning.save(_Checkpoints.FINAL, weights)
-                for number in tuning.chunks[:-1]:
-                    tuning.drop(number)
-                scores = self._score_inversion(crops, encoded, pivots, made.generator)
                 tuning.finish({"losses": made.losses, **scores})
+            for number in tuning.chunks[:-1]:
+                tuning.drop(number)
             generator = _with_weights(bundle.generator, tuning.load(_Checkpoints.FINAL))
             self.report("tuning", 1, 1)
         scores = {name: tuning.table[name] for name in ("encoder_psnr_db", "encoder_lpips", "psnr_db", "lpips")}
@@ -478,6 +461,39 @@ class Run:
 
     # ------------------------------------------------------------------------------------- parts of stages
 
+    def _find_pivots(self, crops: Crops, inputs) -> tuple[torch.Tensor, torch.Tensor, str]:
+        """The encoder's codes, the pivots [n, num_ws, 512] made of them (both on the CPU), and the latter's hash."""
+        config, bundle, count = self.config.invert, self.bundle, len(crops.rows)
+        chunks = _split(np.arange(count), config.chunk_frames)
+        encoding = self.job.stage("encoding", inputs=inputs, config=config.chunk_frames)
+        for number, indices in enumerate(chunks):
+            if number not in encoding.chunks:
+                ws = invert.encode_pivots(bundle.encoder, crops.read(indices), config.batch_size, self.dtype)
+                encoding.save(number, {"ws": ws.cpu().numpy()})
+        if not encoding.complete:
+            encoding.finish()
+        encoded = torch.from_numpy(np.concatenate([encoding.load(number)["ws"] for number in range(len(chunks))]))
+        stage = self.job.stage(
+            "pivots", inputs={"encoding": encoding.content_hash, **inputs}, config=_pivot_settings(config)
+        )
+        networks = (bundle.generator, bundle.perceptual)
+        if 0 not in stage.chunks:
+            offset = invert.shared_offset(
+                *networks, encoded.to(self.device), crops.read, config, self.dtype, self.config.seed
+            )
+            stage.save(0, {"offset": offset.cpu().numpy()})
+        offset = torch.from_numpy(stage.load(0)["offset"])
+        for number, indices in enumerate(chunks, 1):
+            if number not in stage.chunks:
+                start = (encoded[indices] + offset).to(self.device)
+                ws = invert.refine_pivots(*networks, crops.read(indices), start, config, self.dtype)
+                stage.save(number, {"ws": ws.cpu().numpy()})
+            self.report("pivots", int(indices[-1]) + 1, count)
+        if not stage.complete:
+            stage.finish()
+        pivots = torch.from_numpy(np.concatenate([stage.load(number)["ws"] for number in range(1, len(chunks) + 1)]))
+        return encoded, pivots, stage.content_hash
+
     def _track_faces(self) -> FaceTrack:
         if self.track_px is not None:
             return FaceTrack(self.track_px, np.ones(len(self.track_px), bool))
@@ -579,7 +595,8 @@ class _Checkpoints:
 
 def _pivot_settings(config) -> dict[str, Any]:
     """The settings that the pivots depend on."""
-    names = ("chunk_frames", "refine_steps", "refine_learning_rate", "lambda_l2", "lambda_lpips", "perceptual_side")
+    names = ("chunk_frames", "batch_size", "shared_steps", "refine_steps", "refine_rate", "refine_pull", "lambda_l2")
+    names += ("lambda_lpips", "perceptual_side")
     return {name: getattr(config, name) for name in names}
 
 
@@ -611,7 +628,7 @@ def _split(rows: np.ndarray, size: int) -> list[np.ndarray]:
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def _read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:
+def read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:
     """float32 [T, 68, 2] from an array, .npy or .npz (`landmarks_px`). Raises `InputError`."""
     if source is None:
         return None

@@ -18,7 +18,16 @@ from hdtalk.cli import hdtalk
 from hdtalk.job import Job
 
 QUICK = [
-    *("--precision", "float32", "--set", "invert.steps=1", "--set", "invert.refine_steps=0"),
+    *(
+        "--precision",
+        "float32",
+        "--set",
+        "invert.steps=1",
+        "--set",
+        "invert.refine_steps=0",
+        "--set",
+        "invert.shared_steps=0",
+    ),
     *("--set", "optimise.steps=1", "--set", "optimise.anchors=0", "--set", "stitch.steps=0"),
 ]
 

@@ -49,7 +49,22 @@ def test_refinement_brings_the_untuned_pictures_nearer(tiny_networks, tiny_crops
     ]
     assert error[1] < error[0]
     same = dataclasses.replace(CONFIG, refine_steps=0)
-    assert invert.refine_pivots(tiny_networks.generator, tiny_networks.perceptual, crops, start, same) is start
+    kept = invert.refine_pivots(tiny_networks.generator, tiny_networks.perceptual, crops, start, same)
+    torch.testing.assert_close(kept, start, rtol=0, atol=0)
+
+
+def test_one_offset_for_all_frames_is_found(tiny_networks, tiny_crops):
+    crops, ws = tiny_crops
+    lacking = 0.5 * torch.randn(1, *ws.shape[1:], generator=torch.Generator().manual_seed(0))
+    config = dataclasses.replace(CONFIG, shared_steps=20, refine_rate=0.2, refine_pull=0.0)
+    networks = tiny_networks.generator, tiny_networks.perceptual
+    offset = invert.shared_offset(*networks, ws + lacking, lambda i: crops[i], config)
+    assert offset.shape == lacking.shape
+    target = to_images(crops, torch.device("cpu"))
+    error = [
+        (invert.reconstruct(networks[0], ws + lacking + given, 3) - target).square().mean() for given in (0, offset)
+    ]
+    assert error[1] < 0.8 * error[0]
 
 
 def test_tuning_lowers_equation_4_and_leaves_the_given_generator_and_the_mapping_alone(tiny_networks, tiny_crops):

@@ -14,7 +14,14 @@ from hdtalk.pipeline import edit_video, invert_video, plan_edit
 
 SMALL = {
     "precision": "float32",
-    "invert": {"steps": 4, "refine_steps": 2, "chunk_frames": 4, "checkpoint_s": 0.0, "locality_every": 2},
+    "invert": {
+        "steps": 4,
+        "shared_steps": 2,
+        "refine_steps": 2,
+        "chunk_frames": 4,
+        "checkpoint_s": 0.0,
+        "locality_every": 2,
+    },
     "optimise": {"steps": 3, "warm_steps": 2, "anchors": 3, "chunk_frames": 4},
     "stitch": {"steps": 2, "chunk_frames": 4},
 }

@@ -1,0 +1,154 @@
+"""Runs methods over a test set and scores what they made; what is there already is not made again."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from hdtalk.config import EvaluateConfig
+from hdtalk.device import resolve_device
+from hdtalk.errors import HDTalkError
+from hdtalk.evaluate import Pair, evaluate
+from hdtalk.instruments import face_tracker, installed_instruments
+from hdtalk.media import probe
+from hdtalk.pipeline import edit_video
+from hdtalk.scores import Evaluation, to_markdown, to_text
+from hdtalk.weights import load_bundle
+
+from .baselines import output_order, write_mouth_paste, write_unedited
+from .testset import Item, read_items
+
+Method = Callable[["Bench", Item, Path], None]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and with what the methods run. `exact`: give them the renderer's landmarks (of the source, and of the truth
+    as targets) instead of detecting and predicting them, so that the pictures alone are judged."""
+
+    out: Path
+    bundle: str = "auto"
+    device: str = "auto"
+    exact: bool = False
+    label: bool = True  # tell the method the target's emotion; otherwise it listens to the voice
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def job(self, item: Item) -> Path:
+        """One job per clip for all our methods: what two of them have in common is computed once."""
+        return self.out / "jobs" / item.clip
+
+
+def ours(**options: Any) -> Method:
+    """HDTalk with these options of `edit_video`."""
+
+    def run(bench: Bench, item: Item, output: Path) -> None:
+        given = dict(options) | dict(bench.options)
+        if bench.exact:
+            given |= {"track": _exact(item, item.track), "landmarks": _exact(item, item.target)}
+        elif bench.label and item.emotion:
+            given["emotion"] = item.emotion
+        edit_video(
+            item.source, item.speech, output, bundle=bench.bundle, device=bench.device, job=bench.job(item),
+            overwrite=True, **given,
+        )  # fmt: skip
+
+    return run
+
+
+def unedited(bench: Bench, item: Item, output: Path) -> None:
+    write_unedited(item.source, item.speech, output)
+
+
+def mouth_paste(bench: Bench, item: Item, output: Path) -> None:
+    if bench.exact:
+        source_px, target_px = _exact(item, item.track), _exact(item, item.target)
+    else:
+        from hdtalk.audio import read_speech
+        from hdtalk.speech_landmarks import predict_landmarks
+
+        bundle = load_bundle(bench.bundle, resolve_device(bench.device))
+        source_px = face_tracker(bundle)(item.source).landmarks_px
+        shown_px = source_px[output_order(item.source, item.speech)]
+        target_px = predict_landmarks(
+            read_speech(item.speech), shown_px, probe(item.source).fps, model=bundle.speech,
+            emotion=item.emotion if bench.label else None,
+        )  # fmt: skip
+    write_mouth_paste(item.source, item.speech, output, source_px, target_px)
+
+
+def run_table(
+    methods: dict[str, Method], items: list[Item], bench: Bench, others: dict[str, Path], crop: str = "face"
+) -> Evaluation:
+    """Makes every method's videos in OUT/METHOD/CLIP.mp4, adds other methods' folders, and scores them all."""
+    made: dict[str, list[Pair]] = {}
+    for name, method in methods.items():
+        folder = bench.out / name.replace(" ", "_").replace("/", "_")
+        folder.mkdir(parents=True, exist_ok=True)
+        for item in items:
+            output = folder / f"{item.clip}.mp4"
+            if not output.exists():
+                click.echo(f"{name}: {item.clip}", err=True)
+                method(bench, item, output)
+            made.setdefault(name, []).append(Pair(item.clip, output, item.truth))
+    for name, folder in others.items():
+        found = [(item, next(folder.glob(f"{item.clip}.*"), None)) for item in items]
+        made[name] = [Pair(item.clip, path, item.truth) for item, path in found if path]
+    instruments = installed_instruments(bench.bundle, resolve_device(bench.device))
+    return evaluate({name: pairs for name, pairs in made.items() if pairs}, instruments, EvaluateConfig(crop=crop))
+
+
+def table_command(methods: dict[str, Method], about: str) -> click.Command:
+    """The command line that both tables have."""
+
+    @click.command(help=about, context_settings={"max_content_width": 110})
+    @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
+    @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the methods' videos.")
+    @click.option("--only", multiple=True, type=click.Choice(list(methods)), help="Only these methods.")
+    @click.option("--add", multiple=True, metavar="NAME=FOLDER", help="Score another method's CLIP.mp4 files too.")
+    @click.option("--limit", default=0, help="Only the first N clips.")
+    @click.option("--exact", is_flag=True, help="Drive by the renderer's landmarks instead of by the speech.")
+    @click.option("--emotion-from-voice", is_flag=True, help="Do not tell the methods the target's emotion.")
+    @click.option("--crop", type=click.Choice(["face", "full"]), default="face", show_default=True)
+    @click.option("--bundle", default="auto", show_default=True)
+    @click.option("--device", default="auto", show_default=True)
+    @click.option("--set", "settings", multiple=True, metavar="STAGE.FIELD=VALUE", help="Change a setting of our runs.")
+    @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write method -> column -> value.")
+    @click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="Write the table.")
+    def command(data, out, only, add, limit, exact, emotion_from_voice, crop, bundle, device, settings, **files):
+        try:
+            items = read_items(data, limit)
+            options = tuple((name, _value(text)) for name, _, text in (s.partition("=") for s in settings))
+            bench = Bench(out, bundle, device, exact, not emotion_from_voice, options)
+            others = {name: Path(folder) for name, _, folder in (text.partition("=") for text in add)}
+            chosen = {name: method for name, method in methods.items() if not only or name in only}
+            result = run_table(chosen, items, bench, others, crop)
+        except HDTalkError as error:
+            click.echo(f"{error}", err=True)
+            sys.exit(error.exit_code)
+        click.echo(to_text(result))
+        if files["json_path"]:
+            rows = {m: {c: None if np.isnan(v) else v for c, v in row.items()} for m, row in result.scores.items()}
+            files["json_path"].write_text(json.dumps(rows, indent=1) + "\n")
+        if files["markdown_path"]:
+            files["markdown_path"].write_text(to_markdown(result))
+
+    return command
+
+
+def _exact(item: Item, path: Path | None) -> np.ndarray:
+    if path is None:
+        raise HDTalkError(f"{item.clip}: the test set has no exact landmarks. Run without --exact.")
+    with np.load(path, allow_pickle=False) as file:
+        return file["landmarks_px"]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

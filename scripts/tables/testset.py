@@ -1,0 +1,88 @@
+"""The clips that a table is made of: from a rendered test set, from MEAD, or from HDTF clips."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hdtalk.errors import InputError
+from hdtalk.training.mead import official_test, read_mead
+
+LISTING = "testset.json"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One edit to score: `source` shall say `speech` and then look like `truth`. `emotion`: NAME:0..1 of the target.
+    `track`, `target`: npz files with the exact landmarks_px [T,68,2] of source and truth, where they are known."""
+
+    clip: str
+    source: Path
+    speech: Path
+    truth: Path
+    emotion: str | None = None
+    track: Path | None = None
+    target: Path | None = None
+
+
+def write_listing(folder: Path, items: list[Item], about: str) -> None:
+    """testset.json, with paths relative to its folder."""
+
+    def relative(value):
+        return str(value.relative_to(folder)) if isinstance(value, Path) else value
+
+    rows = [{name: relative(value) for name, value in asdict(item).items()} for item in items]
+    (folder / LISTING).write_text(json.dumps({"about": about, "items": rows}, indent=1) + "\n")
+
+
+def read_items(folder: Path, limit: int = 0) -> list[Item]:
+    """The items of a folder that make_testset, prepare_mead or prepare_hdtf made.
+
+    MEAD: every official test take seen from the front, edited out of the actor's first neutral take; head motion is
+    not shared, so image columns say little there. HDTF: every clip re-voiced with its own sound, so the unedited
+    source is the truth itself. Raises InputError for any other folder.
+    """
+    if (folder / LISTING).is_file():
+        items = _listed(folder)
+    elif (folder / "hdtf.json").is_file():
+        items = _hdtf(folder)
+    else:
+        items = _mead(folder)
+    return items[:limit] if limit else items
+
+
+def _listed(folder: Path) -> list[Item]:
+    try:
+        rows = json.loads((folder / LISTING).read_text())["items"]
+        paths = ("source", "speech", "truth", "track", "target")
+        items = [Item(**{k: folder / v if k in paths and v else v for k, v in row.items()}) for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / LISTING}: damaged ({error}). Make the test set again.") from None
+    for item in items:
+        for path in (item.source, item.speech, item.truth):
+            if not path.is_file():
+                raise InputError(f"{folder / LISTING}: {path} is missing. Make the test set again.")
+    return items
+
+
+def _hdtf(folder: Path) -> list[Item]:
+    made = [folder / row["path"] for row in json.loads((folder / "hdtf.json").read_text()) if row["path"]]
+    return [Item(path.stem, path, path, path) for path in made if path.is_file()]
+
+
+def _mead(folder: Path) -> list[Item]:
+    clips = [clip for clip in read_mead(folder) if "front" in clip.videos]
+    test, sources = official_test(clips), {}
+    for clip in clips:
+        if clip.emotion == "neutral" and clip.name not in test:
+            sources.setdefault(clip.actor, clip.videos["front"])
+    return [
+        Item(
+            clip.name.replace("/", "_"),
+            sources[clip.actor],
+            clip.audio,
+            clip.videos["front"],
+            f"{clip.emotion}:{clip.level / 3:.2f}",
+        )
+        for clip in clips
+        if clip.name in test and clip.actor in sources
+    ]

@@ -1,0 +1,135 @@
+"""The tables' scripts on a made-up test set: baselines against their definition, listings, and a whole small table."""
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import tone, write_clip, write_wav
+
+from hdtalk.errors import InputError
+from hdtalk.media import probe, read_frames
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from scripts.tables.baselines import paste_mouth, similarity, write_mouth_paste, write_unedited  # noqa: E402
+from scripts.tables.runner import Bench, ours, run_table, unedited  # noqa: E402
+from scripts.tables.testset import Item, read_items, write_listing  # noqa: E402
+
+
+def test_similarity_recovers_turn_scale_and_shift():
+    points = np.random.default_rng(0).normal(size=(9, 2))
+    turn = 1.3 * np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
+    np.testing.assert_allclose(
+        similarity(points, points @ turn.T + [5, -2]), np.column_stack([turn, [5, -2]]), atol=1e-12
+    )
+
+
+def test_pasting_a_frames_own_mouth_changes_nothing_and_another_only_the_mouth(tiny_shot):
+    video, track, _ = tiny_shot
+    frames = list(read_frames(video))
+    np.testing.assert_array_equal(paste_mouth(frames[1], track[1], frames[1], track[1]), frames[1])
+    pasted = paste_mouth(frames[1], track[1], frames[5], track[5])
+    np.testing.assert_array_equal(pasted[:12], frames[1][:12])  # far above the mouth
+    x, y = track[1, 62:67].mean(axis=0).round().astype(int)
+    assert np.abs(pasted.astype(int) - frames[1])[y - 3 : y + 4, x - 5 : x + 6].max() > 20
+
+
+def test_mouth_paste_takes_the_source_mouth_nearest_to_the_target(tiny_shot, tmp_path):
+    """Asked for the source's own landmarks in order, every frame keeps its own mouth."""
+    video, track, speech = tiny_shot
+    write_unedited(video, speech, tmp_path / "unedited.mp4")
+    write_mouth_paste(video, speech, tmp_path / "own.mp4", track, track)
+    write_mouth_paste(video, speech, tmp_path / "other.mp4", track, track[::-1].copy())
+    plain, own, other = (
+        np.stack(list(read_frames(tmp_path / f"{name}.mp4"))).astype(int) for name in ("unedited", "own", "other")
+    )
+    np.testing.assert_array_equal(own, plain)
+    assert np.abs(other - plain).max() > 20
+    assert probe(tmp_path / "own.mp4").has_audio
+
+
+def test_listings_survive_and_damage_is_named(tiny_shot, tmp_path):
+    for name in ("s.mp4", "t.wav", "u.mp4", "a.npz"):
+        (tmp_path / name).write_bytes(b"x")
+    item = Item("one", tmp_path / "s.mp4", tmp_path / "t.wav", tmp_path / "u.mp4", "happy:0.5", tmp_path / "a.npz")
+    write_listing(tmp_path, [item, item], "a test")
+    assert read_items(tmp_path) == [item, item] and read_items(tmp_path, 1) == [item]
+    assert (
+        "a.npz" in (tmp_path / "testset.json").read_text()
+        and str(tmp_path) not in (tmp_path / "testset.json").read_text()
+    )
+    (tmp_path / "u.mp4").unlink()
+    with pytest.raises(InputError, match="u.mp4 is missing"):
+        read_items(tmp_path)
+    (tmp_path / "testset.json").write_text('{"items": [{"clip": 3}]}')
+    with pytest.raises(InputError, match="testset.json: damaged"):
+        read_items(tmp_path)
+
+
+def test_mead_takes_are_edited_out_of_the_actors_first_neutral_one(tmp_path):
+    for take in [*(f"neutral/level_1/{n:03d}" for n in range(1, 13)), *(f"sad/level_2/{n:03d}" for n in range(1, 8))]:
+        for path in (f"M003/video/front/{take}.mp4", f"M003/audio/{take}.m4a"):
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_bytes(b"x")
+    items = read_items(tmp_path)
+    assert len(items) == 10 + 6 and {item.source.name for item in items} == {"001.mp4"}
+    sad = next(item for item in items if "sad" in item.clip)
+    assert sad.emotion == "sad:0.67" and sad.truth.parts[-3:] == ("sad", "level_2", "002.mp4")
+
+
+def test_hdtf_clips_say_their_own_words(tmp_path):
+    (tmp_path / "RD").mkdir()
+    (tmp_path / "RD" / "A_0.mp4").write_bytes(b"x")
+    rows = [{"clip": "A_0", "path": "RD/A_0.mp4"}, {"clip": "A_1", "path": "", "reason": "gone"}]
+    (tmp_path / "hdtf.json").write_text(json.dumps(rows))
+    (item,) = read_items(tmp_path)
+    assert item.source == item.speech == item.truth == tmp_path / "RD" / "A_0.mp4"
+
+
+@pytest.fixture
+def small_set(tiny_shot, tmp_path):
+    """One item: the tiny shot shall move its mouth as its reversed track does; the truth is the shot reversed."""
+    video, track, speech = tiny_shot
+    data = tmp_path / "set"
+    data.mkdir()
+    frames = np.stack(list(read_frames(video)))
+    for name, pictures, points in (("source", frames, track), ("truth", frames[::-1], track[::-1])):
+        write_clip(data / f"{name}.mp4", pictures, Fraction(25), pixel_format="yuv420p")
+        np.savez(data / f"{name}.npz", landmarks_px=points, fps=25.0)
+    write_wav(data / "speech.wav", *tone(0.4))
+    paths = (data / name for name in ("source.mp4", "speech.wav", "truth.mp4"))
+    item = Item("one", *paths, None, data / "source.npz", data / "truth.npz")
+    write_listing(data, [item], "tiny")
+    return data
+
+
+def test_a_whole_table_scores_every_method_and_keeps_what_is_made(small_set, tiny_bundle_folder, tmp_path):
+    items = read_items(small_set)
+    small = (("invert", {"steps": 2, "refine_steps": 1}), ("optimise", {"steps": 1, "anchors": 0}))
+    bench = Bench(tmp_path / "out", str(tiny_bundle_folder), "cpu", exact=True, options=(*small, ("stitch.steps", 1)))
+    methods = {"unedited": unedited, "ours": ours(), "no smoothness": ours(**{"optimise.smoothness": "none"})}
+    result = run_table(methods, items, bench, {"other's": small_set}, crop="full")
+    assert list(result.scores) == ["unedited", "ours", "no smoothness"]  # the other method has no clip of that name
+    assert all(np.isfinite(row["PSNR"]) for row in result.scores.values())
+    made = tmp_path / "out" / "ours" / "one.mp4"
+    stamp = made.stat().st_mtime_ns
+    (small_set / "one.mp4").write_bytes((small_set / "truth.mp4").read_bytes())
+    again = run_table(methods, items, bench, {"other's": small_set}, crop="full")
+    assert made.stat().st_mtime_ns == stamp
+    assert again.scores["other's"]["PSNR"] == np.inf and again.scores["ours"] == result.scores["ours"]
+
+
+def test_script_writes_method_column_value(small_set, tiny_bundle_folder, tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / "table1"), str(small_set), "--out", str(tmp_path / "out")]
+    command += ["--only", "unedited", "--only", "mouth paste", "--exact", "--crop", "full", "--device", "cpu"]
+    command += ["--bundle", str(tiny_bundle_folder), "--json", str(tmp_path / "t.json")]
+    command += ["--markdown", str(tmp_path / "t.md")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    table = json.loads((tmp_path / "t.json").read_text())
+    assert list(table) == ["unedited", "mouth paste"]
+    assert table["mouth paste"]["PSNR"] > table["unedited"]["PSNR"]  # its mouths are the right ones
+    assert "| mouth paste |" in (tmp_path / "t.md").read_text() and "PSNR↑" in run.stdout

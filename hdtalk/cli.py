@@ -446,6 +446,47 @@ def invert(video, job, resume, settings, dry_run, as_json, **options) -> None:
 
 
 @hdtalk.command()
+@click.argument("video", type=click.Path(dir_okay=False))
+@click.argument("speech", type=click.Path(dir_okay=False))
+@click.option(
+    "--interp",
+    default="neutral:happy",
+    show_default=True,
+    metavar="FIRST:SECOND",
+    help="Names of emotions, or recordings whose emotions are taken (a.wav:b.wav).",
+)
+@click.option("--steps", type=click.IntRange(2), default=5, show_default=True, help="Columns of the strip.")
+@click.option("--at", "at_s", type=float, help="Moment of the strip, s. [default: an open mouth near the middle]")
+@_stage_options
+def emotion(video, speech, interp, steps, at_s, job, resume, settings, dry_run, as_json, **options) -> None:
+    """Re-voice VIDEO with SPEECH while its emotion moves from one to another.
+
+    Writes the video, a strip of one moment in --steps emotions (OUT.png) and all landmarks (OUT.npz).
+
+    \b
+    hdtalk emotion talk.mp4 speech.wav --interp neutral:happy --steps 5 -o happier.mp4
+    hdtalk emotion talk.mp4 speech.wav --interp calm.wav:angry.wav
+    """
+    from hdtalk import pipeline
+    from hdtalk.emotion_strip import interpolate_emotion, parse_ends
+
+    parse_ends(interp)
+    options = _given(options, settings)
+    if dry_run:
+        return _show_plan(pipeline.plan_edit(video, speech, job=job, **options), as_json)
+    if job or not resume:
+        raise UsageError("hdtalk emotion makes two runs, each with its own job; --job and --restart are for edit.")
+    with _stage_bars() as progress:
+        result = interpolate_emotion(video, speech, interp, steps=steps, at_s=at_s, progress=progress, **options)
+    if as_json:
+        files = {name: str(getattr(result, name)) for name in ("video", "strip", "landmarks")}
+        return click.echo(json.dumps(files, indent=1))
+    click.echo(f"{result.video}: the emotion moves over {result.edit.num_frames} frames")
+    click.echo(f"{result.strip}: {steps} steps of one moment")
+    click.echo(f"{result.landmarks}: all landmarks")
+
+
+@hdtalk.command()
 @click.argument("shot", required=False)
 @click.option("-o", "--output", type=click.Path(file_okay=False), default="demo_out", show_default=True, help="Folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:n].")

@@ -1,0 +1,87 @@
+"""From one emotion to another on a tiny bundle whose speech model is untrained: codes, landmarks and files."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from hdtalk import weights
+from hdtalk.audio import read_speech
+from hdtalk.emotion import SPAN_FRAMES, named_code
+from hdtalk.emotion_strip import interpolate_emotion, moving_codes, parse_ends
+from hdtalk.errors import UsageError
+from hdtalk.media import probe
+from hdtalk.models.speech import SpeechModel
+from hdtalk.speech_landmarks import predict_landmarks
+from hdtalk.windows import STRETCH_FPS, num_video_frames
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    network = SpeechModel().eval().requires_grad_(False)
+    network.emotion_codes.copy_(torch.randn(network.emotion_codes.shape))
+    return network
+
+
+@pytest.fixture(scope="module")
+def speaking_bundle(tiny_bundle_folder, tmp_path_factory, model):
+    folder = tmp_path_factory.mktemp("speaking") / "tiny"
+    shutil.copytree(tiny_bundle_folder, folder)
+    weights.write_bundle_file(folder, "speech", model.state_dict(), "speech", {})
+    return folder
+
+
+def test_ends_are_names_or_recordings_even_with_colons_in_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.wav", "take:2.wav"):
+        Path(name).write_bytes(b"x")
+    assert parse_ends("neutral:happy") == ("neutral", "happy")
+    assert parse_ends("a.wav:take:2.wav") == ("a.wav", "take:2.wav")
+    assert parse_ends("sad:a.wav") == ("sad", "a.wav")
+    for text in ("happy", "neutral:joyful", "a.wav:gone.wav"):
+        with pytest.raises(UsageError, match="expected FIRST:SECOND"):
+            parse_ends(text)
+
+
+def test_the_moving_emotion_starts_at_one_end_and_reaches_the_other_evenly(model, tiny_shot):
+    speech = read_speech(np.random.default_rng(0).normal(0, 0.1, 32000))
+    first, second = named_code(model, "sad"), named_code(model, "surprised")
+    codes = moving_codes(first, second, speech)
+    assert len(codes) == -(-num_video_frames(speech, STRETCH_FPS) // SPAN_FRAMES)
+    torch.testing.assert_close(codes[0], first)
+    torch.testing.assert_close(codes[-1], second)
+    torch.testing.assert_close(codes.diff(dim=0), (second - first).expand(len(codes) - 1, -1) / (len(codes) - 1))
+
+
+def test_landmarks_of_a_given_code_are_those_of_the_emotion_it_belongs_to(model, tiny_shot):
+    _, track, sound = tiny_shot
+    speech = read_speech(sound)
+
+    def predict(**emotion):
+        return predict_landmarks(speech, track, 25, model=model, **emotion)
+
+    np.testing.assert_array_equal(predict(emotion="happy:0.4"), predict(emotion_codes=named_code(model, "happy:0.4")))
+    assert np.abs(predict(emotion="happy") - predict(emotion="sad")).max() > 0
+
+
+def test_a_run_writes_video_strip_and_landmarks(speaking_bundle, tiny_shot, tmp_path):
+    video, track, speech = tiny_shot
+    result = interpolate_emotion(
+        video, speech, "neutral:happy", tmp_path / "out.mp4", steps=3, track=track, bundle=str(speaking_bundle),
+        precision="float32", invert={"steps": 2, "refine_steps": 1},
+        optimise={"steps": 2, "warm_steps": 1, "anchors": 0}, stitch={"steps": 1},
+    )  # fmt: skip
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.json", "out.mp4", "out.mp4.job", "out.npz", "out.png"]
+    assert probe(result.video).num_frames == 10
+    strip = cv2.imread(str(result.strip))
+    assert strip.shape == (28 + 2 * 256, 3 * 256 + 2 * 6, 3)
+    with np.load(result.landmarks) as file:
+        assert file["landmarks_px"].shape == (3, 10, 68, 2) and file["shares"].tolist() == [0, 0.5, 1]
+        held, moving = file["landmarks_px"], file["moving_px"]
+    # the first frame has the first emotion, the last the second
+    assert np.abs(moving[0] - held[0, 0]).max() < np.abs(moving[0] - held[2, 0]).max()
+    assert np.abs(moving[-1] - held[2, -1]).max() < np.abs(moving[-1] - held[0, -1]).max()

@@ -26,7 +26,7 @@ LAYER = {
     "plan": 2.5,
     "run": 2.6,
     "pipeline": 3,
-    **dict.fromkeys(["batch", "evaluate", "instruments", "scores", "training", "doctor"], 4),
+    **dict.fromkeys(["batch", "demo", "doctor", "emotion_strip", "evaluate", "instruments", "scores", "training"], 4),
     "cli": 5,
 }  # fmt: skip
 STAGES = {"media", "audio", "speech_landmarks", "face_landmarks", "crop", "invert", "optimise", "stitch"}

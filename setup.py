@@ -37,7 +37,7 @@ setup(
         "tqdm",
         "moviepy>=2.1",
         "scipy>=1.11",
-        "av>=12",
+        "av>=17",
         "safetensors>=0.4",
         "opencv-python-headless>=4.8",
         "pillow>=10",

@@ -46,8 +46,8 @@ def track_face(
     that is not there.
     """
     report = progress or (lambda done, total: None)
-    boxes, looks = _detect_all(read_frames, num_frames, detector, config, lambda done: report(done, 2 * num_frames))
-    cuts = _find_cuts(boxes, looks)
+    boxes, *looks = _detect_all(read_frames, num_frames, detector, config, lambda done: report(done, 2 * num_frames))
+    cuts = _find_cuts(boxes, *looks)
     max_gap = max(0, round(config.max_gap_s * fps))
     people = _associate(boxes, cuts, max_gap)
     if not people:
@@ -111,14 +111,6 @@ class _Person:
         return float(np.median([_size(box) for box in self.boxes.values()]))
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What is kept of a frame to notice cuts: colour histogram [512] and a small grey picture."""
-
-    histogram: np.ndarray
-    thumbnail: np.ndarray
-
-
 def _chunks(read_frames: ReadFrames, numbers: range, config: FaceConfig) -> Iterator[tuple[int, list[np.ndarray]]]:
     """Consecutive frames in lists of bounded size, with the number of the first."""
     chunk: list[np.ndarray] = []
@@ -133,42 +125,40 @@ def _chunks(read_frames: ReadFrames, numbers: range, config: FaceConfig) -> Iter
         yield first, chunk
 
 
-def _detect_all(read_frames, num_frames, detector, config, report) -> tuple[list[np.ndarray], list[_Look]]:
-    boxes, looks = [], []
+def _detect_all(read_frames, num_frames, detector, config, report) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Boxes per frame and, to notice cuts, its colour histogram [T,512] and how much the picture changed [T]."""
+    boxes, histograms, changes, before = [], [], [], None
     for first, frames in _chunks(read_frames, range(num_frames), config):
         for found in detector.detect(np.stack(frames)):
             boxes.append(np.asarray(found, np.float64).reshape(-1, 5))
-        looks += [_look(frame) for frame in frames]
+        for frame in frames:
+            step = max(1, min(frame.shape[:2]) // 48)
+            small = frame[step // 2 :: step, step // 2 :: step].astype(np.int16)
+            bins = (small >> 5) @ np.array([64, 8, 1], np.int16)
+            histograms.append((np.bincount(bins.ravel(), minlength=512) / bins.size).astype(np.float16))
+            changes.append(0.0 if before is None else float(np.abs(small - before).mean()))
+            before = small
         report(first + len(frames))
-    return boxes, looks
+    return boxes, np.stack(histograms), np.array(changes)
 
 
-def _look(frame: np.ndarray) -> _Look:
-    step = max(1, min(frame.shape[:2]) // 48)
-    small = frame[step // 2 :: step, step // 2 :: step]
-    bins = (small >> 5).astype(np.int32) @ np.array([64, 8, 1])
-    histogram = np.bincount(bins.ravel(), minlength=512) / bins.size
-    return _Look(histogram.astype(np.float32), small.mean(-1, dtype=np.float32))
-
-
-def _find_cuts(boxes: list[np.ndarray], looks: list[_Look]) -> list[int]:
+def _find_cuts(boxes: list[np.ndarray], histograms: np.ndarray, changes: np.ndarray) -> list[int]:
     """First frames of new shots: the colours change and stay changed, or face and picture jump at once."""
 
     def colours(a: int, b: int) -> float:
-        return float(np.abs(looks[a].histogram - looks[b].histogram).sum() / 2)
+        return float(np.abs(histograms[a].astype(np.float32) - histograms[b]).sum() / 2)
 
-    change = [float(np.abs(a.thumbnail - b.thumbnail).mean()) for a, b in zip(looks[1:], looks[:-1], strict=True)]
     cuts: list[int] = []
-    for t in range(1, len(looks)):
+    for t in range(1, len(boxes)):
         if cuts and t - cuts[-1] <= 2:
             continue
-        earlier, later = max(t - 2, 0), min(t + 1, len(looks) - 1)  # what goes back, as a flash does, is no cut
+        earlier, later = max(t - 2, 0), min(t + 1, len(boxes) - 1)  # what goes back, as a flash does, is no cut
         pairs = [(t - 1, t), (t - 1, later), (earlier, t), (earlier, later)]
         if min(colours(*pair) for pair in pairs) > HISTOGRAM_JUMP:
             cuts.append(t)
             continue
-        around = change[max(0, t - 9) : t - 1] + change[t : t + 8]
-        sudden = change[t - 1] > 4 * (np.median(around) if around else 0) + 2
+        around = np.concatenate([changes[max(1, t - 8) : t], changes[t + 1 : t + 9]])
+        sudden = changes[t] > 4 * (np.median(around) if len(around) else 0) + 2
         if sudden and all(_jumps(boxes[before], boxes[after]) for before, after in pairs):
             cuts.append(t)
     return cuts

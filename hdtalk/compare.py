@@ -10,17 +10,15 @@ from moviepy import ColorClip, CompositeVideoClip, ImageClip, TextClip, VideoCli
 
 from hdtalk.config import CompareConfig, MediaConfig
 from hdtalk.data import VideoInfo
+from hdtalk.draw import ACCENT, INK, draw_landmarks
 from hdtalk.errors import InputError
 from hdtalk.media import VideoWriter, probe, read_frames, read_frames_in_order
 from hdtalk.soundtrack import Soundtrack, decode_audio, open_audio
 
 DEFAULTS = CompareConfig()
 ENCODER = MediaConfig(crf=18, preset="veryfast")
-# iBUG: first point, last point, closed
-STROKES = [(0, 16, False), (17, 21, False), (22, 26, False), (27, 30, False), (31, 35, False)]
-STROKES += [(36, 41, True), (42, 47, True), (48, 59, True), (60, 67, True)]
 WAVEFORM_RATE = 8000
-BACKGROUND, INK, ACCENT = (18, 18, 22), (205, 215, 225), (255, 176, 64)
+BACKGROUND = (18, 18, 22)
 
 
 def write_comparison(
@@ -76,17 +74,6 @@ def write_comparison(
         for number in range(after.num_frames):
             writer.write(np.ascontiguousarray(picture.get_frame(float((number + Fraction(1, 2)) / after.fps))))
     return probe(output)
-
-
-def draw_landmarks(picture: np.ndarray, landmarks_px: np.ndarray) -> np.ndarray:
-    """A copy of the uint8 RGB picture with the 68 points [68,2] (iBUG) as lines."""
-    canvas = np.ascontiguousarray(picture).copy()
-    thickness = max(1, round(canvas.shape[0] / 240))
-    for first, last, closed in STROKES:
-        colour = ACCENT if first >= 48 else INK
-        stroke = np.round(np.asarray(landmarks_px[first : last + 1], np.float64) * 16).astype(np.int32)
-        cv2.polylines(canvas, [stroke], closed, colour, thickness, cv2.LINE_AA, shift=4)
-    return canvas
 
 
 class _Film:

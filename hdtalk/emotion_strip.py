@@ -15,6 +15,7 @@ from hdtalk.audio import read_speech
 from hdtalk.crop import crop_faces
 from hdtalk.data import SpeechFeatures
 from hdtalk.device import resolve_device
+from hdtalk.draw import draw_landmarks
 from hdtalk.emotion import SPAN_FRAMES, mix_codes, named_code, voice_code
 from hdtalk.errors import UsageError
 from hdtalk.instruments import face_tracker
@@ -31,8 +32,6 @@ from hdtalk.windows import STRETCH_FPS, num_video_frames
 
 STRIP_PX, LABEL_PX, GAP_PX = 256, 28, 6
 FACE_MARGIN = 1.7  # side of the strip's pictures over the longer side of the landmarks' box
-STROKES = [(0, 17), (17, 22), (22, 27), (27, 31), (31, 36), (36, 42), (42, 48), (48, 60), (60, 68)]
-CLOSED = (36, 42, 48, 60)
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def _write_strip(frames: list[np.ndarray], landmarks_px: np.ndarray, labels: lis
     half = FACE_MARGIN * (high - low).max() / 2
     quad = square_quads(((low + high) / 2)[None], np.array([[half, 0.0]]))
     quads = np.repeat(quad, len(frames), axis=0)
-    drawn = [_drawn(frame // 4, points) for frame, points in zip(frames, landmarks_px, strict=True)]
+    drawn = [draw_landmarks(frame // 4, points) for frame, points in zip(frames, landmarks_px, strict=True)]
     rows = [crop_faces(pictures, quads, STRIP_PX).transpose(0, 2, 3, 1) for pictures in (frames, drawn)]
     columns = []
     for face, lines, label in zip(*rows, labels, strict=True):
@@ -163,11 +162,3 @@ def _write_strip(frames: list[np.ndarray], landmarks_px: np.ndarray, labels: lis
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".png", delete=False) as file:
         file.write(data.tobytes())
     commit(Path(file.name), path, overwrite=True)
-
-
-def _drawn(frame: np.ndarray, points_px: np.ndarray) -> np.ndarray:
-    frame = np.ascontiguousarray(frame)
-    for start, stop in STROKES:
-        stroke = np.round(points_px[start:stop] * 16).astype(np.int32)[:, None]
-        cv2.polylines(frame, [stroke], start in CLOSED, (90, 230, 160), 1, cv2.LINE_AA, shift=4)
-    return frame

@@ -12,15 +12,13 @@ import cv2
 import numpy as np
 from safetensors import safe_open
 
+from hdtalk.draw import draw_landmarks
 from hdtalk.job import write_atomically
 from hdtalk.media import probe, read_frames
 
 STRIP_FRAMES = 8
 STRIP_PX = 168
 FACE_MARGIN = 1.9  # side of the pictures over the longer side of the landmarks' box
-# iBUG 68: the runs of points that a pen would draw in one go
-STROKES = [(0, 17), (17, 22), (22, 27), (27, 31), (31, 36), (36, 42), (42, 48), (48, 60), (60, 68)]
-CLOSED = {36, 42, 48, 60}
 PER_FRAME = ("loss.start", "loss.total", "loss.lpips", "loss.landmarks", "border", "border_before")
 SCORES = {
     "encoder_psnr_db": "inversion by the encoder alone, PSNR (dB)",
@@ -113,7 +111,7 @@ def _film_strip(source, output, order: np.ndarray, source_px, landmarks_px) -> s
         rows["source"].append(_picture(_cut(before, box)))
         rows["edited"].append(_picture(_cut(after, box)))
         if landmarks_px is not None:
-            drawn = _drawn(before // 3, landmarks_px[index], box)
+            drawn = draw_landmarks(before // 3, landmarks_px[index])
             rows["target landmarks"].append(_picture(_cut(drawn, box)))
     head = "".join(f"<th>{index}<br><small>{index / fps:.2f} s</small></th>" for index in chosen)
     body = "".join(
@@ -145,14 +143,6 @@ def _cut(frame: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
     if scale < 1:
         picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return picture
-
-
-def _drawn(frame: np.ndarray, points_px: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    frame, thickness = np.ascontiguousarray(frame), max(1, round((box[2] - box[0]) / 160))
-    for start, stop in STROKES:
-        stroke = np.round(points_px[start:stop] * 16).astype(np.int32)[:, None]
-        cv2.polylines(frame, [stroke], start in CLOSED, (90, 230, 160), thickness, cv2.LINE_AA, shift=4)
-    return frame
 
 
 def _picture(frame: np.ndarray) -> str:

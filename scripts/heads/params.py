@@ -142,6 +142,8 @@ def sample_identity(rng: np.random.Generator, a: HeadAssets, split: str) -> Head
     beard, glasses = "none", "none"
     if not female and rng.random() < 0.2:
         beard = str(rng.choice(BEARD_STYLES[1:], p=[0.4, 0.3, 0.15, 0.15]))
+        if beard == "moustache" and hair == "short03":  # a slanting fringe over a moustache: not a look to spread
+            beard = "goatee"
     if rng.random() < 0.12:
         glasses = str(rng.choice(GLASSES_STYLES[1:]))
     look = shade.Look(

@@ -78,14 +78,18 @@ def beard_masks(landmarks_uv: np.ndarray, face_labels: np.ndarray) -> dict[str, 
     """Masks uint8 [1024,1024] by style over the face's texture; landmarks_uv [68,2] in its pixels, y down."""
     q, size = landmarks_uv, face_labels.shape[0]
     moustache = [
-        q[48] + [-22, 6],
-        q[31] + [-12, 16],
+        q[48] + [-30, 26],
+        q[48] + [-34, -12],
+        q[31] + [-30, 14],
         q[33] + [0, 10],
-        q[35] + [12, 16],
-        q[54] + [22, 6],
+        q[35] + [30, 14],
+        q[54] + [34, -12],
+        q[54] + [30, 26],
+        q[54] + [4, 0],
         q[52],
         q[51],
         q[50],
+        q[48] + [-4, 0],
     ]
     chin = [q[48] + [-24, 0], q[59] + [-10, 30], q[6], q[7], q[8], q[9], q[10], q[55] + [10, 30], q[54] + [24, 0]]
     jaw = [*q[2:15], q[54] + [55, -30], q[54] + [20, 0], q[48] + [-20, 0], q[48] + [-55, -30]]

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _HOME_OF = {
     "edit_video": "pipeline",
     "invert_video": "pipeline",
-    "predict_landmarks": "speech_landmarks",
+    "predict_landmarks": "landmarks",
     "load_bundle": "weights",
     "HDTalkError": "errors",
 }

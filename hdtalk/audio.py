@@ -173,7 +173,7 @@ _VOICE_BAND = slice(2, 19)  # filters between about 150 Hz and 4 kHz: telephone 
 
 
 def _voice_band_db(filtered: np.ndarray) -> np.ndarray:
-    """Energy per row `[rows]` in dB against a full-scale sine, pre-emphasised voice band."""
+    """Energy per row `[rows]` in dB, roughly against full scale, in the voice band."""
     return 10 * np.log10(filtered[:, _VOICE_BAND].sum(-1) + 1e-3) - 10 * np.log10(_INT16**2 / 4 * FRAME_SAMPLES)
 
 
@@ -190,7 +190,7 @@ def _pauses(energy_db: np.ndarray, level_db: float) -> np.ndarray:
         return np.ones(len(energy_db), bool)
     smooth = 10 * np.log10(np.convolve(10 ** (energy_db / 10), np.ones(3) / 3, mode="same"))
     floor_db = np.percentile(smooth, 5)
-    threshold = min(max(level_db - config.pause_below_level_db, floor_db + config.pause_above_floor_db), level_db - 12)
+    threshold = min(max(level_db - config.pause_below_level_db, floor_db + config.pause_above_floor_db), level_db - 8)
     quiet = np.concatenate([[False], smooth < threshold, [False]])
     starts, ends = np.flatnonzero(np.diff(quiet.astype(int)) == 1), np.flatnonzero(np.diff(quiet.astype(int)) == -1)
     silent = np.zeros(len(energy_db), bool)
@@ -261,19 +261,21 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
         if known_s > limit_s:
             raise InputError(f"{path}: {_TOO_LONG.format(limit_s / 60)}")
         stream.thread_type = "AUTO"
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
         pending, num_pending, num_total, failure = [], 0, 0, None
         try:
             for frame in container.decode(stream):
                 frame.pts = None  # gaps in a file's time stamps must not stop the resampler
                 for part in resampler.resample(frame):
-                    pending.append(part.to_ndarray()[0])
+                    pending.append(part.to_ndarray().mean(0))
                     num_pending += pending[-1].size
                 if num_pending >= SAMPLE_RATE:
                     num_total += num_pending
                     yield np.concatenate(pending)
                     pending, num_pending = [], 0
-            pending += [part.to_ndarray()[0] for part in resampler.resample(None)] if num_total + num_pending else []
+            pending += (
+                [part.to_ndarray().mean(0) for part in resampler.resample(None)] if num_total + num_pending else []
+            )
         except (av.FFmpegError, ValueError) as error:
             failure = error
         num_total += sum(part.size for part in pending)

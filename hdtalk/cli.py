@@ -487,6 +487,58 @@ def emotion(video, speech, interp, steps, at_s, job, resume, settings, dry_run, 
 
 
 @hdtalk.command()
+@click.argument("speech", type=click.Path())
+@click.option("--video", required=True, type=click.Path(), help="The shot whose person shall speak.")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Landmarks to write (.npz).")
+@click.option("--preview", type=click.Path(dir_okay=False), help="Video to write: the landmarks drawn on the shot.")
+@click.option("--emotion", metavar="NAME[:0..1]", help="Instead of the voice's own, e.g. happy or sad:0.5.")
+@click.option("--emotion-from", type=click.Path(), help="Another recording whose emotion is taken.")
+@click.option(
+    "--audio-longer",
+    type=click.Choice(CHOICES["audio_longer"]),
+    default=EditConfig().audio_longer,
+    show_default=True,
+    help="How the shot is prolonged when the speech outlasts it.",
+)
+@click.option("--track", type=click.Path(dir_okay=False), help="Known landmarks of the video (.npz).")
+@click.option("--bundle", default="auto", show_default=True, help="Weights: auto, demo, ffhq or a folder.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
+@click.option("--overwrite", is_flag=True, help="Replace the outputs if they are there.")
+def landmarks(speech, video, output, preview, emotion, emotion_from, audio_longer, track, bundle, device, overwrite):
+    """Predict the landmarks of the person in a shot saying SPEECH, frame by frame, without editing the video.
+
+    Example: hdtalk landmarks speech.wav --video shot.mp4 -o out.npz --preview out.mp4
+    """
+    from pathlib import Path
+
+    from hdtalk import landmarks
+    from hdtalk.device import resolve_device
+
+    if emotion and emotion_from:
+        raise UsageError("--emotion and --emotion-from exclude each other. Give one of them.")
+    for path in filter(None, (output, preview)):
+        if Path(path).exists() and not overwrite:
+            raise UsageError(f"{path} exists. Pass --overwrite to replace it.")
+    if not output.endswith(".npz"):
+        raise UsageError(f"{output}: landmarks are written as .npz.")
+    shot = landmarks.speak_shot(
+        video,
+        speech,
+        bundle=bundle,
+        emotion=emotion,
+        emotion_from=emotion_from,
+        track=track,
+        device=str(resolve_device(device)),
+        config=EditConfig(audio_longer=audio_longer),
+    )
+    landmarks.save_landmarks(output, shot)
+    click.echo(f"{output}: {len(shot.landmarks_px)} frames at {float(shot.fps):.2f} fps")
+    if preview:
+        landmarks.write_preview(preview, shot, video, speech, overwrite)
+        click.echo(preview)
+
+
+@hdtalk.command()
 @click.argument("shot", required=False)
 @click.option("-o", "--output", type=click.Path(file_okay=False), default="demo_out", show_default=True, help="Folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:n].")

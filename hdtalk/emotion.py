@@ -1,14 +1,14 @@
 """The emotion space: codes of named emotions and of voices, which mix linearly."""
 
-from fractions import Fraction
-
 import numpy as np
 import torch
 
 from hdtalk.data import SpeechFeatures
 from hdtalk.errors import UsageError
 from hdtalk.models.speech import EMOTIONS, SpeechModel
-from hdtalk.windows import mfcc_windows, num_video_frames, prosody_windows, silent_frames
+from hdtalk.windows import STRETCH_FPS, num_video_frames, silent_frames, stretch_of_rows
+
+SPAN_FRAMES = 12  # about half a second
 
 
 def parse_emotion(text: str) -> tuple[str, float]:
@@ -52,20 +52,18 @@ def voice_code(model: SpeechModel, speech: SpeechFeatures) -> torch.Tensor:
 
 @torch.no_grad()
 def voice_codes(model: SpeechModel, speech: SpeechFeatures, chunk_frames: int = 256) -> tuple[torch.Tensor, np.ndarray]:
-    """Per half-second: the sum of the emotion codes `[S, e]` of its voiced frames, and how many there were `[S]`."""
-    fps, device = Fraction(25, 2), model.emotion_codes.device
-    num_frames, span = num_video_frames(speech, fps), 6
-    sums = torch.zeros(-(-num_frames // span), model.emotion_codes.shape[1], device=device)
+    """Per `SPAN_FRAMES`: the sum of the emotion codes `[S, e]` of its voiced frames, and how many there were `[S]`."""
+    device, num_frames = model.emotion_codes.device, num_video_frames(speech, STRETCH_FPS)
+    sums = torch.zeros(-(-num_frames // SPAN_FRAMES), model.emotion_codes.shape[1], device=device)
     counts = np.zeros(len(sums))
     for start in range(0, num_frames, chunk_frames):
         count = min(chunk_frames, num_frames - start)
-        speaking = np.flatnonzero(~silent_frames(speech, fps, count, start))
+        speaking = np.flatnonzero(~silent_frames(speech, STRETCH_FPS, count, start))
         if len(speaking) == 0:
             continue
-        mfcc = torch.from_numpy(mfcc_windows(speech, fps, count, start)[speaking]).to(device)
-        prosody = torch.from_numpy(prosody_windows(speech, fps, count, start)[speaking]).to(device)
-        half_second = torch.from_numpy((start + speaking) // span).to(device)
-        sums.index_add_(0, half_second, model.emotion(mfcc, prosody))
+        rows = torch.from_numpy(stretch_of_rows(speech, count, start, prosody=True)).to(device)
+        half_second = torch.from_numpy((start + speaking) // SPAN_FRAMES).to(device)
+        sums.index_add_(0, half_second, model.emotion(rows[None])[0][torch.from_numpy(speaking).to(device)])
         np.add.at(counts, half_second.cpu().numpy(), 1)
     return sums, counts
 

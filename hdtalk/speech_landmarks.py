@@ -14,11 +14,11 @@ from scipy.interpolate import PchipInterpolator
 
 from hdtalk.config import SpeechConfig
 from hdtalk.data import SpeechFeatures
-from hdtalk.emotion import named_code, voice_code, voice_codes
+from hdtalk.emotion import SPAN_FRAMES, named_code, voice_code, voice_codes
 from hdtalk.errors import InputError
 from hdtalk.face_units import close_lips, from_face_units, neutral_face, to_face_units
 from hdtalk.models.speech import EMOTIONS, SpeechModel
-from hdtalk.windows import exact_fps, mfcc_windows, num_video_frames, silent_frames
+from hdtalk.windows import STRETCH_FPS, exact_fps, num_video_frames, silent_frames, stretch_of_rows
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +38,16 @@ def predict_landmarks(
     model: SpeechModel,
     emotion: str | None = None,
     emotion_from: SpeechFeatures | None = None,
+    emotion_codes: torch.Tensor | None = None,
     config: SpeechConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Float32 `[T,68,2]` full-frame pixels: `landmarks_px` `[T,68,2]` of a shot at `fps`, re-voiced by `speech`, which
     starts with the first frame (HDTalk paper, III.A). Frames beyond the speech keep a closed mouth.
 
-    `emotion`: `NAME` or `NAME:0..1`; `emotion_from`: features of another recording whose emotion is taken; neither: the
-    emotion of the voice, as it changes. Brows, lids and nose keep the person's own motion and get the emotion's on top.
+    `emotion`: `NAME` or `NAME:0..1`; `emotion_from`: features of another recording whose emotion is taken;
+    `emotion_codes`: `[e]`, or `[H, e]` in steps of `SPAN_FRAMES` for an emotion that changes; none of them: the emotion
+    of the voice, as it changes. Brows, lids and nose keep the person's own motion and get the emotion's on top.
     Raises InputError for landmarks that are empty or not finite."""
     config = config or SpeechConfig()
     landmarks_px = np.asarray(landmarks_px, np.float32)
@@ -56,7 +58,9 @@ def predict_landmarks(
     local, _ = to_face_units(landmarks_px)
     neutral, calm_frames = neutral_face(local, config.neutral_share)
     bias = _alignment_bias(model, local[calm_frames], neutral)
-    emotions = _emotion_track(model, speech, emotion or config.emotion, emotion_from, config)
+    emotions = None if emotion_codes is None else emotion_codes.reshape(-1, model.emotion_codes.shape[1])
+    if emotions is None:
+        emotions = _emotion_track(model, speech, emotion or config.emotion, emotion_from, config)
     source = DisplacementStream(model, speech, neutral, emotions, config)
     times_s = (np.arange(len(local)) + 0.5) / float(exact_fps(fps))
     lids_open = {corner: max(1e-3, np.median(_lid_gap(local, corner))) for corner in _LIDS}
@@ -79,22 +83,21 @@ class DisplacementStream:
         self, model, speech: SpeechFeatures, neutral: np.ndarray, emotions: torch.Tensor, config: SpeechConfig
     ):
         self.model, self.speech, self.config = model, speech, config
-        self.fps = Fraction(model.fps)
         device = model.emotion_codes.device
         self.neutral = torch.from_numpy(neutral).to(device)[None]
-        self.emotions = emotions  # [H, e], one per half-second
+        self.emotions = emotions  # [H, e], one per `SPAN_FRAMES`, or a single one
         rows = speech.mfcc[~speech.silent] if (~speech.silent).sum() >= 10 else speech.mfcc
         self.mean = torch.from_numpy(rows.mean(0)).to(device)
         self.scale = torch.from_numpy(rows.std(0) + 1.0).to(device)
-        self.num_frames = num_video_frames(speech, self.fps)
+        self.num_frames = num_video_frames(speech, STRETCH_FPS)
         self.state = None
         self.first = 0  # index of the first frame that is kept
         self.kept = np.zeros((0, 68, 2), np.float32)
-        self.resting = closing_curve(silent_frames(speech, self.fps), float(self.fps), config.closing_s)
+        self.resting = closing_curve(silent_frames(speech, STRETCH_FPS), STRETCH_FPS, config.closing_s)
 
     def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Displacements `[T,68,2]` at `times_s` `[T]`, and how far the lips rest `[T]`: 1 in a pause, 0 in speech."""
-        position = times_s * float(self.fps) - 0.5
+        position = times_s * STRETCH_FPS - 0.5
         low, high = int(np.floor(position[0])) - 2, int(np.ceil(position[-1])) + 3
         while self.first + len(self.kept) < min(high + 1, self.num_frames):
             self._extend()
@@ -108,16 +111,17 @@ class DisplacementStream:
             displacement = PchipInterpolator(known, self.kept, axis=0)(inside).astype(np.float32)
         resting = np.interp(position, np.arange(len(self.resting)), self.resting, right=1.0)
         # beyond its end the speech is silent: the lips have met within the closing time
-        end = (position - (self.num_frames - 1)) / (self.config.closing_s * float(self.fps))
+        end = (position - (self.num_frames - 1)) / (self.config.closing_s * STRETCH_FPS)
         return displacement, np.maximum(resting, np.clip(end, 0, 1)).astype(np.float32)
 
     @torch.no_grad()
     def _extend(self) -> None:
         start = self.first + len(self.kept)
         count = min(self.config.chunk_frames, self.num_frames - start)
-        windows = torch.from_numpy(mfcc_windows(self.speech, self.fps, count, start)).to(self.mean.device)
-        content = self.model.content(windows, self.mean, self.scale)[None]
-        half = ((np.arange(start, start + count) + 0.5) / float(self.fps) / 0.48).astype(np.float64) - 0.5
+        # two frames more on either side, so that chunks join without a seam
+        rows = torch.from_numpy(stretch_of_rows(self.speech, count + 4, start - 2)).to(self.mean.device)
+        content = self.model.content(rows[None], self.mean, self.scale)[:, 2:-2]
+        half = (np.arange(start, start + count) + 0.5) / SPAN_FRAMES - 0.5
         half = np.clip(half, 0, len(self.emotions) - 1)
         below = torch.from_numpy(np.floor(half).astype(np.int64)).to(content.device)
         share = torch.from_numpy((half - np.floor(half)).astype(np.float32)).to(content.device)[:, None]
@@ -143,13 +147,13 @@ def closing_curve(silent: np.ndarray, fps: float, closing_s: float) -> np.ndarra
 
 
 def _emotion_track(model, speech, emotion, emotion_from, config: SpeechConfig) -> torch.Tensor:
-    """Emotion codes `[H, e]`, one per 0.48 s."""
+    """Emotion codes `[H, e]`, one per `SPAN_FRAMES`, or one for all."""
     if emotion is not None:
         return named_code(model, emotion)[None]
     if emotion_from is not None:
         return voice_code(model, emotion_from)[None]
     sums, counts = voice_codes(model, speech)
-    reach = max(0, round(config.emotion_span_s / 0.48 / 2))
+    reach = max(0, round(config.emotion_span_s * STRETCH_FPS / SPAN_FRAMES / 2))
     counts = torch.from_numpy(counts).to(sums)
     total, number = (torch.cumsum(torch.cat([x[:1] * 0, x]), 0) for x in (sums, counts))
     index = torch.arange(len(sums), device=sums.device)

@@ -26,6 +26,7 @@ LAYER = {
     "plan": 2.5,
     "run": 2.6,
     "pipeline": 3,
+    "landmarks": 3,
     **dict.fromkeys(["batch", "demo", "doctor", "emotion_strip", "evaluate", "instruments", "scores", "training"], 4),
     "cli": 5,
 }  # fmt: skip

@@ -34,4 +34,10 @@ class EmotionEncoder(nn.Module):
         self.classifier = nn.Linear(code_size, num_emotions)
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        return self.dense(self.convolutions(windows.transpose(1, 2)[:, None]).flatten(1))
+        return self.over_rows(windows)[:, 0]
+
+    def over_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows `[N, 4T + 24, num_features]` -> codes `[N, T, code_size]`, as in `ContentEncoder.over_rows`."""
+        maps = self.convolutions(rows.transpose(1, 2)[:, None])  # [N, 8w, 1, T + 5]
+        windows = maps[:, :, 0].unfold(2, 6, 1).transpose(1, 2)  # [N, T, 8w, 6]
+        return self.dense(windows.flatten(2))

@@ -17,10 +17,11 @@ from hdtalk.training.dtw import warp_rows
 from hdtalk.training.landmark_warp import distort, warp_expression
 from hdtalk.training.loop import Task, TrainConfig
 from hdtalk.training.speech_data import FPS, Take
-from hdtalk.windows import WINDOW_ROWS, mfcc_windows, prosody_windows, silent_frames
+from hdtalk.windows import STRETCH_ROWS, WINDOW_ROWS, num_video_frames, silent_frames, stretch_of_rows
 
 CROP_FRAMES = 50  # two seconds of a take per item of stage 4
-EMOTION_FRAMES = 28  # windows per item of stages 1 and 2
+EMOTION_FRAMES = 50  # of stages 1 and 2, for the emotion
+STRETCH_FRAMES = 12  # of stage 2, for the content
 
 
 class SpeechTask(Task):
@@ -74,12 +75,14 @@ class EmotionTask(SpeechTask):
         self.model.train()
         chosen = rng.integers(len(self.takes), size=self.config.batch_size)
         labels = torch.tensor([self.takes[k].emotion for k in chosen], device=self.device)
-        codes = emotion_codes(self, [self.takes[k] for k in chosen], rng, vary=True)
+        codes, weights = emotion_codes(self, [self.takes[k] for k in chosen], rng, vary=True)
         classify = self.model.emotion_encoder.classifier
-        whole = functional.cross_entropy(classify(codes.mean(1)), labels, label_smoothing=0.05)
+        mean = (codes * weights[..., None]).sum(1)
+        whole = functional.cross_entropy(classify(mean), labels, label_smoothing=0.05)
         single = functional.cross_entropy(classify(codes).flatten(0, 1), labels.repeat_interleave(codes.shape[1]))
-        self.update(whole + 0.2 * single + 1e-3 * codes.square().mean())
-        return {"cross_entropy": whole.item(), "per_window": single.item()}
+        place = functional.mse_loss(mean, emotion_targets(self.model, [self.takes[k] for k in chosen]))
+        self.update(whole + 0.2 * single + 10 * place)
+        return {"cross_entropy": whole.item(), "per_window": single.item(), "place": place.item()}
 
     def validate(self, averages):
         codes = take_codes(averages["model"], self.validation, self.device)
@@ -107,11 +110,15 @@ class DisentangleTask(SpeechTask):
         rng = self.own(rng)
         self.model.train()
         items = [self._item(rng) for _ in range(self.config.batch_size)]
-        inputs, targets = (self.tensor(np.stack([item[k] for item in items])) for k in (0, 1))  # [N, 2, F, 28, 12]
+        inputs, targets = (self.tensor(np.stack([item[k] for item in items])) for k in (0, 1))  # [N, 2, rows, 12]
+        targets = targets.unfold(2, WINDOW_ROWS, STRETCH_ROWS).transpose(-1, -2)  # [N, 2, F, 28, 12]
         first, second = ([item[2][k] for item in items] for k in (0, 1))  # takes that lend their emotion
         with self.autocast():
-            content = self.model.content_encoder(inputs.flatten(0, 2)).float().unflatten(0, inputs.shape[:3])
-        emotion = [emotion_codes(self, lent, rng).mean(1) for lent in (first, second)]  # 2 x [N, e]
+            content = self.model.content_encoder.over_rows(inputs.flatten(0, 1)).float().unflatten(0, (-1, 2))
+        emotion = []  # 2 x [N, e]
+        for lent in (first, second):
+            codes, weights = emotion_codes(self, lent, rng, vary=True)
+            emotion.append((codes * weights[..., None]).sum(1))
         loss_reconstruction = 0.0
         for k in (0, 1):  # content of (c1, e1), of (c1, e2)
             for e in (0, 1):
@@ -123,6 +130,8 @@ class DisentangleTask(SpeechTask):
         labels = torch.tensor([[item[2][k].emotion for item in items] for k in (0, 1)], device=self.device)
         classify = self.model.emotion_encoder.classifier
         loss_emotion = sum(functional.cross_entropy(classify(emotion[e]), labels[e]) for e in (0, 1))
+        for lent, code in zip((first, second), emotion, strict=True):
+            loss_emotion = loss_emotion + 10 * functional.mse_loss(code, emotion_targets(self.model, lent))
         spoken = torch.tensor([item[3] for item in items], device=self.device).T.flatten()
         found = self.adversary(content.transpose(0, 1).flatten(0, 1), self.adversary_weight)
         loss_leak = functional.cross_entropy(found, spoken)
@@ -139,17 +148,16 @@ class DisentangleTask(SpeechTask):
         one, two = (group[k] for k in rng.permutation(len(group))[:2])
         lend = [self._other_words(one, rng), self._other_words(two, rng)]
         sounds = [take.sounds[rng.integers(len(take.sounds))] for take in (one, two)]
-        matched = warp_rows(*(normalised(take.sounds[0])[::2] for take in (one, two)))  # every other row is enough
-        matched = np.minimum(np.repeat(matched * 2, 2), len(sounds[1].mfcc) - 1)
-        rows = rng.integers(WINDOW_ROWS // 2, max(WINDOW_ROWS // 2 + 1, len(matched) - WINDOW_ROWS // 2), 10)
-        index = np.clip(rows[:, None] + np.arange(-14, 14), 0, len(matched) - 1)  # [F, 28]
-
-        def pick(values):
-            return np.stack([values[0][np.minimum(index, len(values[0]) - 1)], values[1][matched[index]]])
-
+        calm = [normalised(take.sounds[0])[::2] for take in (one, two)]  # every other row is enough
+        matched = np.minimum(np.repeat(warp_rows(*calm) * 2, 2), len(sounds[1].mfcc) - 1)
+        length = STRETCH_ROWS * (STRETCH_FRAMES - 1) + WINDOW_ROWS
+        rows = rng.integers(max(1, len(matched) - length)) + np.arange(length)
+        rows = np.minimum(rows, min(len(matched), len(sounds[0].mfcc)) - 1)
         mean, scale = (v.cpu().numpy()[:12] for v in (self.model.feature_mean, self.model.feature_scale))
-        targets = pick([(take.sounds[0].mfcc - mean) / scale for take in (one, two)])
-        return pick([normalised(sound) for sound in sounds]), targets, lend, [one.emotion, two.emotion]
+        plain = [(take.sounds[0].mfcc - mean) / scale for take in (one, two)]
+        heard = [normalised(sound) for sound in sounds]
+        inputs, targets = (np.stack([pair[0][rows], pair[1][matched[rows]]]) for pair in (heard, plain))
+        return inputs, targets, lend, [one.emotion, two.emotion]
 
     def _other_words(self, take: Take, rng) -> Take:
         """Another sentence of the same speaker in the same emotion, if there is one."""
@@ -168,7 +176,7 @@ class DisentangleTask(SpeechTask):
     def validate(self, averages):
         model = averages["model"]
         accuracy = probe_accuracy(
-            content_statistics(model, self.takes[:: max(1, len(self.takes) // 600)], self.device),
+            content_statistics(model, self.takes[:: max(1, len(self.takes) // 200)], self.device),
             content_statistics(model, self.validation, self.device),
         )
         codes = take_codes(model, self.validation, self.device)
@@ -234,10 +242,6 @@ class PredictorTask(SpeechTask):
         self.adversary = Adversary(model.landmark_predictor.content_size).to(self.device)
         self.networks["adversary"] = self.adversary
         self.optimise(model.content_encoder, model.landmark_predictor, self.adversary)
-        with torch.no_grad():  # the emotion encoder is frozen here: one code per sound
-            versions = len(takes[0].sounds)
-            self.codes = torch.stack([take_codes(model, takes, self.device, version) for version in range(versions)], 1)
-            self.validation_codes = take_codes(model, self.validation, self.device)
 
     def step(self, step, progress, rng):
         rng = self.own(rng)
@@ -245,22 +249,22 @@ class PredictorTask(SpeechTask):
         self.model.emotion_encoder.eval()
         chosen = rng.integers(len(self.takes), size=self.config.batch_size)
         takes = [self.takes[k] for k in chosen]
-        version = rng.integers(self.codes.shape[1], size=len(takes))
+        version = rng.integers(len(takes[0].sounds), size=len(takes))
         starts = [int(rng.integers(-8, max(-7, len(take.displacement) - CROP_FRAMES + 8))) for take in takes]
-        windows, truth, neutral = [], [], []
+        rows, truth, neutral = [], [], []
         for take, v, start in zip(takes, version, starts, strict=True):
             sound = take.sounds[v]
             mean, scale = statistics(sound)
-            windows.append((mfcc_windows(sound, FPS, CROP_FRAMES, start) - mean) / scale)
+            rows.append((stretch_of_rows(sound, CROP_FRAMES, start) - mean) / scale)
             frames = np.clip(np.arange(start, start + CROP_FRAMES), 0, len(take.displacement) - 1)
             truth.append(take.displacement[frames])
             neutral.append(take.neutral)
-        windows, truth, neutral = self.tensor(windows), self.tensor(truth), self.tensor(neutral)
+        rows, truth, neutral = self.tensor(rows), self.tensor(truth), self.tensor(neutral)
         neutral = neutral + 0.01 * torch.randn_like(neutral)
         with self.autocast():
-            content = self.model.content_encoder(windows.flatten(0, 1)).float().unflatten(0, windows.shape[:2])
-        # the code of the emotion's other voices is as true for this face as the code of this very voice
-        code = self.codes[torch.as_tensor(chosen), torch.as_tensor(version)]
+            content = self.model.content_encoder.over_rows(rows).float()
+        code = emotion_targets(self.model, takes)
+        code = (code + 0.08 * torch.randn_like(code)).relu()  # voices scatter around their places
         emotion = code[:, None].expand(-1, CROP_FRAMES, -1)
         predicted, _ = self.model.landmark_predictor(neutral, content, emotion)
         losses = displacement_losses(predicted, truth)
@@ -284,7 +288,7 @@ class PredictorTask(SpeechTask):
 
     def validate(self, averages):
         model, pairs = averages["model"], []
-        for take, code in zip(self.validation, self.validation_codes, strict=True):
+        for take, code in zip(self.validation, emotion_targets(model, self.validation), strict=True):
             predicted = predict_take(model, take, code, self.device)
             pairs.append((take.neutral + predicted, take.neutral + take.displacement))
         gaps = [[_gap(face) for face in pair] for pair in pairs]
@@ -293,11 +297,28 @@ class PredictorTask(SpeechTask):
         closed = np.concatenate([gap[1] for gap in gaps]) < 0.03
         met = np.concatenate([gap[0] for gap in gaps])[closed] < 0.045
         leak = probe_accuracy(
-            content_statistics(model, self.takes[:: max(1, len(self.takes) // 500)], self.device),
+            content_statistics(model, self.takes[:: max(1, len(self.takes) // 200)], self.device),
             content_statistics(model, self.validation, self.device),
         )
         measures = {"opening_correlation": correlation, "mouth_error": mouth, "closed": met.mean(), "leak": leak}
         return {name: float(value) for name, value in measures.items()}, None
+
+
+def place_emotions(code_size: int) -> torch.Tensor:
+    """Centres `[8, code_size]` of the emotions at full intensity: each has dimensions of its own. Weaker ones lie on
+    the line to neutral, so the space is linear by construction, and the predictor can train beside the encoder."""
+    own = torch.arange(code_size) * len(EMOTIONS) // code_size
+    return (own[None] == torch.arange(len(EMOTIONS))[:, None]).float()
+
+
+def emotion_targets(model: SpeechModel, takes: list[Take]) -> torch.Tensor:
+    """Where the codes `[N, e]` of the takes belong, by their emotion and level."""
+    index = torch.tensor([take.emotion for take in takes], device=model.emotion_codes.device)
+    strength = torch.tensor([LEVEL_STRENGTH[take.clip.level] for take in takes], device=index.device)[:, None]
+    return torch.lerp(model.emotion_codes[EMOTIONS.index("neutral")], model.emotion_codes[index], strength)
+
+
+LEVEL_STRENGTH = {1: 0.55, 2: 0.78, 3: 1.0}  # of MEAD's levels, as intensities
 
 
 class Adversary(nn.Module):
@@ -342,35 +363,37 @@ def displacement_losses(predicted: torch.Tensor, truth: torch.Tensor) -> dict[st
     return {"position": 100 * position, "motion": 50 * motion, "gap": 30 * gap}
 
 
-def emotion_codes(task: SpeechTask, takes: list[Take], rng: np.random.Generator, vary: bool = False) -> torch.Tensor:
-    """Codes `[N, F, e]` of random speaking frames of each take. `vary`: other pitch and timbre, as of other people."""
-    mfcc, prosody = [], []
+def emotion_codes(task: SpeechTask, takes: list[Take], rng: np.random.Generator, vary: bool = False):
+    """Codes `[N, F, e]` of a random stretch of each take, and weights `[N, F]` that leave its pauses out of a mean.
+    `vary`: other pitch and timbre, as of other people."""
+    rows, speaking = [], []
     for take in takes:
         sound = take.sounds[rng.integers(len(take.sounds))]
-        rows = np.flatnonzero(~sound.silent)
-        rows = rng.choice(rows if len(rows) else np.arange(len(sound.silent)), EMOTION_FRAMES)
-        index = np.clip(rows[:, None] + np.arange(-14, 14), 0, len(sound.silent) - 1)
-        m, p = sound.mfcc[index], sound.prosody[index].copy()
+        voiced = np.flatnonzero(~silent_frames(sound, FPS))
+        middle = rng.choice(voiced) if len(voiced) else 0
+        start = int(middle) - int(rng.integers(EMOTION_FRAMES))
+        stretch = stretch_of_rows(sound, EMOTION_FRAMES, start, prosody=True)
         if vary:
-            m = m + rng.normal(size=12) * np.array([3.0, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1])
-            p[..., 0] += (p[..., 1] > 0.3) * rng.normal() * 0.12
-        mfcc.append(m)
-        prosody.append(p)
+            stretch[:, :12] += rng.normal(size=12) * np.array([3.0, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1])
+            stretch[:, 12] += (stretch[:, 13] > 0.3) * rng.normal() * 0.12
+        rows.append(stretch)
+        speaking.append(~silent_frames(sound, FPS, EMOTION_FRAMES, start))
     with task.autocast():
-        return task.model.emotion(task.tensor(mfcc), task.tensor(prosody)).float()
+        codes = task.model.emotion(task.tensor(rows)).float()
+    speaking = task.tensor(speaking) + 1e-3
+    return codes, speaking / speaking.sum(1, keepdim=True)
 
 
 @torch.no_grad()
 def take_codes(model: SpeechModel, takes: list[Take], device, version: int = 0) -> torch.Tensor:
-    """The emotion code `[N, e]` of each take: the mean over its speaking frames at 12.5 fps."""
+    """The emotion code `[N, e]` of each take: the mean over its speaking frames."""
     training, codes = model.training, []
     model.eval()
     for take in takes:
         sound = take.sounds[version]
-        keep = np.flatnonzero(~silent_frames(sound, 12.5))
-        keep = keep if len(keep) else np.arange(1)
-        mfcc, prosody = mfcc_windows(sound, 12.5)[keep], prosody_windows(sound, 12.5)[keep]
-        codes.append(model.emotion(torch.from_numpy(mfcc).to(device), torch.from_numpy(prosody).to(device)).mean(0))
+        keep = _speaking(sound)
+        rows = torch.from_numpy(stretch_of_rows(sound, num_video_frames(sound, FPS), prosody=True)).to(device)
+        codes.append(model.emotion(rows[None])[0, keep].mean(0))
     model.train(training)
     return torch.stack(codes)
 
@@ -382,8 +405,8 @@ def predict_take(model: SpeechModel, take: Take, code: torch.Tensor, device, ver
     model.eval()
     sound = take.sounds[version]
     mean, scale = (torch.from_numpy(v).to(device) for v in statistics(sound))
-    windows = torch.from_numpy(mfcc_windows(sound, FPS, len(take.displacement))).to(device)
-    content = model.content(windows, mean, scale)[None]
+    rows = torch.from_numpy(stretch_of_rows(sound, len(take.displacement) + 4, -2)).to(device)
+    content = model.content(rows[None], mean, scale)[:, 2:-2]
     neutral = torch.from_numpy(take.neutral).to(device)[None]
     predicted, _ = model.landmark_predictor(neutral, content, code[None, None].expand(1, content.shape[1], -1))
     model.train(training)
@@ -397,10 +420,9 @@ def content_statistics(model: SpeechModel, takes: list[Take], device) -> tuple[n
     model.eval()
     for take in takes:
         sound = take.sounds[0]
-        keep = np.flatnonzero(~silent_frames(sound, 12.5))
-        keep = keep if len(keep) else np.arange(1)
         mean, scale = (torch.from_numpy(v).to(device) for v in statistics(sound))
-        codes = model.content(torch.from_numpy(mfcc_windows(sound, 12.5)[keep]).to(device), mean, scale)
+        stretch = torch.from_numpy(stretch_of_rows(sound, num_video_frames(sound, FPS))).to(device)
+        codes = model.content(stretch[None], mean, scale)[0, _speaking(sound)]
         rows.append(torch.cat([codes.mean(0), codes.std(0, unbiased=False)]).cpu().numpy())
     model.train(training)
     return np.stack(rows), np.array([take.emotion for take in takes])
@@ -440,6 +462,12 @@ def feature_statistics(takes: list[Take]) -> tuple[np.ndarray, np.ndarray]:
     sounds = [sound for take in takes[::5] for sound in take.sounds]
     rows = np.concatenate([np.concatenate([s.mfcc, s.prosody], 1)[~s.silent] for s in sounds])
     return rows.mean(0), rows.std(0) + 1e-3
+
+
+def _speaking(sound: SpeechFeatures) -> np.ndarray:
+    """Indices of the frames that are no pauses; of all frames if there are none."""
+    silent = silent_frames(sound, FPS)
+    return np.flatnonzero(~silent if not silent.all() else silent)
 
 
 def _groups(takes: list[Take]) -> list[list[Take]]:

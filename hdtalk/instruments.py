@@ -14,6 +14,7 @@ from hdtalk.errors import InputError, WeightsError
 from hdtalk.face_landmarks import track_face
 from hdtalk.media import probe, read_frames
 from hdtalk.models.fan import heatmaps_to_landmarks
+from hdtalk.models.syncnet import SyncNet
 from hdtalk.weights import Bundle, installed_files, load_bundle, load_network, load_perceptual
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Instruments:
     perceptual: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     fid_features: Callable[[np.ndarray], np.ndarray] | None = None
     embed: Callable[[np.ndarray], torch.Tensor] | None = None
-    syncnet: torch.nn.Module | None = None
+    syncnet: SyncNet | None = None
     stand_ins: frozenset[str] = frozenset()
     missing: dict[str, str] = field(default_factory=dict)
     made_by: dict[str, str] = field(default_factory=dict)

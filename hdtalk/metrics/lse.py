@@ -7,6 +7,8 @@ from itertools import islice
 import numpy as np
 import torch
 
+from hdtalk.models.syncnet import SyncNet
+
 LSE_D_DEFINITION = (
     "SyncNet v2 on 25 fps face crops of 224 px (BGR, 0 to 255), windows of 5 frames against 20 MFCC steps "
     "(4 per frame); euclidean distance of lip and audio features, averaged over time for each audio shift of -15 to "
@@ -20,19 +22,17 @@ SAMPLES_PER_FRAME = 640  # 16 kHz at 25 fps
 
 
 def lse(
-    faces: Iterable[np.ndarray], mfcc: np.ndarray, num_samples: int, syncnet: torch.nn.Module, batch_size: int = 16
+    faces: Iterable[np.ndarray], mfcc: np.ndarray, num_samples: int, syncnet: SyncNet, batch_size: int = 16
 ) -> tuple[float, float]:
     """(LSE-D, LSE-C) of one clip; (nan, nan) when it is shorter than six frames.
 
     `faces`: uint8 RGB [224,224,3] crops at 25 fps, taken one by one; `mfcc`: float [M,13], 100 per second, of the
-    16 kHz sound in int16 units; `num_samples`: length of that sound; `syncnet`: module with
-    `.lips(x [N,3,5,224,224])` and `.audio(x [N,1,13,20])` -> [N,1024].
+    16 kHz sound in int16 units; `num_samples`: length of that sound.
     """
     device = next(syncnet.parameters()).device
     width = MFCC_PER_FRAME * WINDOW_FRAMES
-    coefficients = torch.from_numpy(np.ascontiguousarray(mfcc.T)).float()  # [13,M]
-    steps = coefficients.unfold(1, width, MFCC_PER_FRAME).permute(1, 0, 2)[:, None]  # [windows,1,13,20]
-    lips, sounds = [], []
+    lips: list[torch.Tensor] = []
+    sounds: list[torch.Tensor] = []
     with torch.inference_mode():
         windows_left = _windows(faces)
         while windows := list(islice(windows_left, batch_size)):
@@ -41,6 +41,8 @@ def lse(
         num_windows = min(num_frames, num_samples // SAMPLES_PER_FRAME) - WINDOW_FRAMES  # one less than would fit
         if num_windows < 1:
             return float("nan"), float("nan")
+        coefficients = torch.from_numpy(np.ascontiguousarray(mfcc.T)).float()  # [13,M]
+        steps = coefficients.unfold(1, width, MFCC_PER_FRAME).permute(1, 0, 2)[:, None]  # [windows,1,13,20]
         for start in range(0, num_windows, batch_size):
             sounds.append(syncnet.audio(steps[start : min(start + batch_size, num_windows)].to(device)).cpu())
     return lse_of_features(torch.cat(lips)[:num_windows], torch.cat(sounds))

@@ -47,6 +47,7 @@ class _OwnPooling:
     """Replaces the pooling branch, the last of a block's outputs."""
 
     pool = staticmethod(_average)
+    branch_pool: nn.Module
 
     def _forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         return [*super()._forward(x)[:-1], self.branch_pool(self.pool(x))]  # type: ignore[misc]

@@ -65,3 +65,4 @@ def test_windows_pair_five_bgr_frames_with_twenty_mfcc_steps():
 def test_a_clip_too_short_has_no_value():
     faces = np.zeros((5, 224, 224, 3), np.uint8)
     assert np.isnan(lse(faces, np.zeros((20, 13)), 5 * 640, Recorder())).all()
+    assert np.isnan(lse(faces, np.zeros((2, 13)), 400, Recorder())).all()

@@ -53,14 +53,23 @@ def test_first_and_second_derivative(geometry, noises):
     assert gradcheck(run, leaves, fast_mode=True) and gradgradcheck(run, leaves, fast_mode=True)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+@pytest.mark.parametrize("noises", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_keeps_dtype_and_memory_format(dtype):
-    geometry = GEOMETRIES["blur"]
-    x, b, scale, noise = make(geometry, torch.channels_last)
-    y = upfirdn2d_bias_act(x.to(dtype), b=b.float(), scale=scale.float(), noise=noise.float(), **geometry)
-    assert y.dtype == dtype and y.is_contiguous(memory_format=torch.channels_last)
-    expected = composed(x, b, scale, noise, **geometry)
+def test_half_precision_keeps_dtype_and_memory_format(dtype, noises, geometry, memory_format):
+    leaves = [t.requires_grad_() for t in make(geometry, memory_format, noises)]
+    halves = [leaves[0].detach().to(dtype).requires_grad_(), *(t.detach().float().requires_grad_() for t in leaves[1:])]
+    results = []
+    for x, b, scale, noise in (halves, leaves):
+        y = upfirdn2d_bias_act(x, b=b, scale=scale, noise=noise, **geometry)
+        results.append([y, *torch.autograd.grad(y.square().sum(), (x, b, scale, noise))])
+    y = results[0][0]
+    assert y.dtype == dtype and y.is_contiguous(memory_format=memory_format)
+    expected = composed(*(t.detach() for t in leaves), **geometry)
     assert (y.double() - expected).abs().max() < 20 * torch.finfo(dtype).eps
+    for actual, expected in zip(*results, strict=True):
+        assert (actual.double() - expected).norm() < 4 * torch.finfo(dtype).eps * expected.norm()
 
 
 @pytest.mark.parametrize(

@@ -104,8 +104,8 @@ class OptimiseConfig:
     eyes_weight: float = 2.0
     target_heatmaps: str = "gaussian"  # gaussian | shifted: the source frame's own maps, moved to the targets
     sigma_cells: float = 1.0  # of the Gaussians, as in the landmark nets' training
-    latent_space: str = "whitened"  # whitened | w+
-    components: int = 64  # of the whitened space
+    latent_space: str = "shot"  # shot: directions of the shot's own codes | whitened: of the generator's w | w+: free
+    components: int = 48  # of the first two
     layer_groups: str = "shared"  # shared: one offset for all layers | coarse: for those to 64 px | thirds | per-layer
     lambda_mahalanobis: float = 2e-4  # on the squared length of the whitened offset
     perceptual_mouth: float = 0.0  # weight of LPIPS where the source's mouth and jaw are, wrong by definition

@@ -62,74 +62,73 @@ class Solution:
 
 
 class LatentSpace:
-    """Coordinates of offsets in W+.
+    """Coordinates `[n, K]` of offsets in W+, in standard deviations along K orthogonal directions.
 
-    "w+": the offset itself, `[n, num_ws, 512]`. "whitened": coefficients of the principal components of the generator's
-    own w in units of their standard deviation, `[n, groups, components]`; layers of a group share one offset, layers of
-    no group have none. A trial showed that free W+ offsets satisfy the landmark net with a broken face.
+    `basis`: float32 `[K, num_ws, 512]`, each direction as long as one standard deviation, or None for "w+", where the
+    coordinates are the offset itself, `[n, num_ws, 512]`. `groups`: how many sets of directions the layers have.
     """
 
-    def __init__(self, num_ws: int, basis: torch.Tensor | None, groups: torch.Tensor | None):
-        self.num_ws, self.basis, self.groups = (
-            num_ws,
-            basis,
-            groups,
-        )  # basis [components, 512]; groups [num_ws], -1: none
+    def __init__(self, num_ws: int, basis: torch.Tensor | None, groups: int = 1):
+        self.num_ws, self.basis, self.groups = num_ws, basis, groups
 
     def zeros(self, n: int, device: torch.device) -> torch.Tensor:
-        if self.basis is None:
-            return torch.zeros(n, self.num_ws, 512, device=device)
-        return torch.zeros(n, int(self.groups.max()) + 1, len(self.basis), device=device)
+        shape = (n, self.num_ws, 512) if self.basis is None else (n, len(self.basis))
+        return torch.zeros(shape, device=device)
 
     def decode(self, coordinates: torch.Tensor) -> torch.Tensor:
         """Coordinates -> offsets `[n, num_ws, 512]`."""
-        if self.basis is None:
-            return coordinates
-        offsets = coordinates @ self.basis  # [n, groups, 512]
-        return offsets[:, self.groups.clamp_min(0)] * (self.groups >= 0)[:, None]
+        return coordinates if self.basis is None else torch.einsum("nk,kld->nld", coordinates, self.basis)
 
     def encode(self, offsets: torch.Tensor) -> torch.Tensor:
         """The coordinates whose offsets are nearest: the inverse of `decode` where there is one."""
         if self.basis is None:
             return offsets
-        scale = self.basis.square().sum(1)  # components are orthogonal
-        coefficients = offsets @ (self.basis / scale[:, None]).t()  # [n, num_ws, components]
-        groups = range(int(self.groups.max()) + 1)
-        return torch.stack([coefficients[:, self.groups == g].mean(1) for g in groups], 1)
+        squared = self.basis.square().sum((1, 2)).clamp_min(1e-12)
+        return torch.einsum("nld,kld->nk", offsets, self.basis) / squared
 
     def mahalanobis(self, coordinates: torch.Tensor) -> torch.Tensor:
         """Squared length in standard deviations, averaged over groups, `[n]`; 0 for "w+"."""
         if self.basis is None:
             return coordinates.new_zeros(len(coordinates))
-        return coordinates.square().sum(2).mean(1)
+        return coordinates.square().sum(1) / self.groups
 
 
-def latent_space(generator: nn.Module, config: OptimiseConfig = DEFAULTS, seed: int = 0) -> LatentSpace:
-    """The space that `config` asks for; the whitened one from 8192 samples of the mapping network.
+def latent_space(
+    generator: nn.Module, config: OptimiseConfig = DEFAULTS, pivots: torch.Tensor | None = None, seed: int = 0
+) -> LatentSpace:
+    """The space that `config` asks for. A trial showed that free offsets in W+ ("w+") satisfy the landmark net with a
+    broken face, so the others keep to directions that occur:
+
+    "shot": principal components of the shot's own `pivots` `[N, num_ws, 512]`: what this person's code did, where the
+    generator was tuned. "whitened": those of 8192 samples of the mapping network, shared by the layers of a group.
 
     Raises `UsageError` for a space or a grouping that does not exist."""
+    device = generator.mean_latent.device
     if config.latent_space == "w+":
-        return LatentSpace(generator.num_ws, None, None)
+        return LatentSpace(generator.num_ws, None)
+    if config.latent_space == "shot":
+        basis = _principal_components(pivots.flatten(1), config.components)
+        return LatentSpace(generator.num_ws, basis.reshape(len(basis), *pivots.shape[1:]).to(device))
     if config.latent_space != "whitened":
-        raise UsageError(f"latent_space {config.latent_space!r}: unknown. Known: w+, whitened.")
+        raise UsageError(f"latent_space {config.latent_space!r}: unknown. Known: shot, whitened, w+.")
     layers = torch.arange(generator.num_ws)
     groupings = {
         "shared": torch.zeros_like(layers),
-        "coarse": torch.where(layers < 9, 0, -1),
+        "coarse": torch.where(layers < 9, 0, 1),
         "thirds": layers * 3 // generator.num_ws,
         "per-layer": layers,
     }
     if config.layer_groups not in groupings:
         raise UsageError(f"layer_groups {config.layer_groups!r}: unknown. Known: {', '.join(groupings)}.")
-    device = generator.mean_latent.device
     z = np.random.default_rng(seed).standard_normal((8192, generator.z_dim), np.float32)
     with torch.no_grad():
-        w = torch.cat([generator.mapping(part.to(device)) for part in torch.from_numpy(z).split(1024)]).double().cpu()
-    variances, directions = torch.linalg.eigh(torch.cov(w.t()))  # ascending
-    components = min(config.components, w.shape[1])
-    scale = variances[-components:].clamp_min(1e-12).sqrt()
-    basis = (directions[:, -components:] * scale).t().flip(0)
-    return LatentSpace(generator.num_ws, basis.float().to(device), groupings[config.layer_groups].to(device))
+        w = torch.cat([generator.mapping(part.to(device)) for part in torch.from_numpy(z).split(1024)])
+    directions = _principal_components(w, config.components)  # [k, 512]
+    group_of = groupings[config.layer_groups]
+    count = 1 if config.layer_groups == "coarse" else int(group_of.max()) + 1
+    members = torch.stack([(group_of == group).float() for group in range(count)])  # [groups, num_ws]
+    basis = torch.einsum("gl,kd->gkld", members, directions).flatten(0, 1)
+    return LatentSpace(generator.num_ws, basis.to(device), count)
 
 
 def optimise_frames(
@@ -180,6 +179,25 @@ def optimise_frames(
     )
 
 
+def shot_starts(
+    space: LatentSpace,
+    frames: Frames,
+    shot_px: np.ndarray,
+    shot_pivots: torch.Tensor,
+    neighbours: int = 4,
+) -> torch.Tensor:
+    """Coordinates to start from: those of the shot's own frames whose mouth and pose are nearest to the target.
+
+    `shot_px` `[N, 68, 2]`, `shot_pivots` `[N, num_ws, 512]`: landmarks and pivots of frames of the same shot.
+    """
+    importance = np.full(68, 0.3, np.float32)
+    importance[3:14], importance[48:68] = 0.5, 1.0
+    wanted, there = ((points * importance[:, None]).reshape(len(points), -1) for points in (frames.target_px, shot_px))
+    side = frames.crops.shape[-1]
+    mean = _nearest_mean(wanted / side, there / side, shot_pivots.to(frames.pivots.device), neighbours)
+    return space.encode(mean - frames.pivots)
+
+
 def choose_anchors(displacements: np.ndarray, count: int) -> np.ndarray:
     """Rows of `count` displacements `[n, 136]` that are unlike each other (farthest point first), int64, ascending."""
     chosen = [int(np.argmax(np.linalg.norm(displacements - displacements.mean(0), axis=1)))]
@@ -194,12 +212,7 @@ def warm_starts(
     displacements: np.ndarray, anchor_displacements: np.ndarray, anchor_coordinates: torch.Tensor, neighbours: int = 4
 ) -> torch.Tensor:
     """Coordinates for frames from those of the anchors with the most similar displacements (weights 1 / distance^2)."""
-    distances = np.linalg.norm(displacements[:, None] - anchor_displacements[None], axis=2)  # [n, anchors]
-    nearest = np.argsort(distances, axis=1, kind="stable")[:, :neighbours]
-    weights = 1 / (np.take_along_axis(distances, nearest, 1) + 1e-4) ** 2
-    weights = torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
-    chosen = anchor_coordinates[torch.from_numpy(nearest)]  # [n, neighbours, ...]
-    return torch.einsum("nk,nk...->n...", weights.to(chosen.device), chosen)
+    return _nearest_mean(displacements, anchor_displacements, anchor_coordinates, neighbours)
 
 
 def lower_face_mask(source_px: np.ndarray, target_px: np.ndarray, side: int, margin: float = 0.03) -> np.ndarray:
@@ -218,6 +231,31 @@ def lower_face_mask(source_px: np.ndarray, target_px: np.ndarray, side: int, mar
             cv2.fillConvexPoly(mask[0], hull, 1.0)
         mask[0] = cv2.blur(cv2.dilate(mask[0], kernel), (grow, grow))
     return masks
+
+
+def _nearest_mean(wanted: np.ndarray, there: np.ndarray, values: torch.Tensor, neighbours: int) -> torch.Tensor:
+    """Mean of `values` `[N, ...]` whose features `there` `[N, d]` are nearest to `wanted` `[n, d]` (1 / distance^2)."""
+    distances = np.linalg.norm(wanted[:, None] - there[None], axis=2)  # [n, N]
+    nearest = np.argsort(distances, axis=1, kind="stable")[:, :neighbours]
+    weights = 1 / (np.take_along_axis(distances, nearest, 1) + 1e-4) ** 2
+    weights = torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
+    chosen = values[torch.from_numpy(nearest)]  # [n, neighbours, ...]
+    return torch.einsum("nk,nk...->n...", weights.to(chosen.device), chosen)
+
+
+def _principal_components(samples: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` leading ones of samples `[N, d]` (or N - 1), each one standard deviation long: float32 `[k, d]`."""
+    centred = samples.double().cpu()
+    centred = centred - centred.mean(0)
+    n, d = centred.shape
+    count = max(1, min(count, d, n - 1))
+    if n > d:
+        variances, directions = torch.linalg.eigh(centred.t() @ centred / (n - 1))  # ascending
+        return (directions[:, -count:] * variances[-count:].clamp_min(1e-12).sqrt()).t().flip(0).float()
+    variances, directions = torch.linalg.eigh(centred @ centred.t() / (n - 1))  # of the smaller matrix
+    lengths = (variances[-count:].clamp_min(1e-12) * max(1, n - 1)).sqrt()
+    components = (directions[:, -count:] / lengths).t() @ centred  # unit vectors
+    return (components * variances[-count:].clamp_min(1e-12).sqrt()[:, None]).flip(0).float()
 
 
 class _Descent:

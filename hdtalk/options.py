@@ -22,7 +22,7 @@ CHOICES = {
     "audio_longer": ("pingpong", "loop", "freeze", "trim"),
     "audio_shorter": ("trim", "silence"),
     "faces.on_missing": ("keep", "interpolate", "fail"),
-    "optimise.latent_space": ("whitened", "w+"),
+    "optimise.latent_space": ("shot", "whitened", "w+"),
     "optimise.layer_groups": ("shared", "coarse", "thirds", "per-layer"),
     "optimise.smoothness": ("latent", "feature", "none"),
     "optimise.target_heatmaps": ("gaussian", "shifted"),

@@ -41,12 +41,13 @@ class Plan:
     def lines(self) -> list[str]:
         """For people: one line per fact."""
         info, total = self.info, sum(self.seconds.values())
+        length_s = float(len(self.order) / info.fps)
         size = f"{info.width}x{info.height}, {float(info.fps):.6g} fps"
         shares = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in self.seconds.items())
         return [
             f"video    {self.video}: {size}, {self.num_source} frames used",
             f"speech   {self.speech}",
-            f"output   {self.output}: {len(self.order)} frames, {len(self.order) / info.fps:.2f} s; job {self.job}",
+            f"output   {self.output}: {len(self.order)} frames, {length_s:.2f} s; job {self.job}",
             f"bundle   {self.bundle}, {self.resolution} px, on {self.device} in {self.precision}",
             *([f"time     about {_duration(total)} ({shares})"] if self.seconds else []),
             f"memory   about {self.memory_bytes / 2**30:.1f} GB; disk about {self.disk_bytes / 1e6:.0f} MB for the job",

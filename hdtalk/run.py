@@ -32,6 +32,8 @@ from hdtalk.weights import Bundle, load_bundle
 
 log = logging.getLogger(__name__)
 
+SHOT_SAMPLE = 512  # frames at most that stand for the shot's own codes
+
 Progress = Callable[[str, int, int], None]  # stage, done, total
 PathLike = str | os.PathLike
 
@@ -68,6 +70,7 @@ class Inversion:
 class Targets:
     landmarks_px: np.ndarray  # [T, 68, 2], full frame, one row per output frame
     source_px: np.ndarray  # [T, 68, 2], the source's own landmarks
+    face_px: np.ndarray  # the same per source frame
     cuts: tuple[int, ...]  # output frames that do not continue the frame before
     content_hash: str
 
@@ -291,7 +294,7 @@ class Run:
                     stage.finish()
                 landmarks_px = stage.load(0)["landmarks_px"]
             self.report("speech", len(self.order), len(self.order))
-        return Targets(landmarks_px, source_px, cuts, array_hash(landmarks_px))
+        return Targets(landmarks_px, source_px, face.landmarks_px, cuts, array_hash(landmarks_px))
 
     def follow(self, crops: Crops, inversion: Inversion, targets: Targets) -> Followed:
         """Codes whose pictures have the target landmarks, chunk by chunk; the anchors' solutions are chunk 0."""
@@ -303,7 +306,11 @@ class Run:
             crop.landmarks_to_crop(px[outputs], quads, crops.track.resolution)
             for px in (targets.source_px, targets.landmarks_px)
         )
-        space = optimise.latent_space(bundle.generator, config, self.config.seed)
+        sample = np.unique(np.linspace(0, len(crops.rows) - 1, SHOT_SAMPLE).round().astype(int))
+        shot_px = crop.landmarks_to_crop(
+            targets.face_px[crops.rows[sample]], crops.track.quads_px[crops.rows[sample]], crops.track.resolution
+        )
+        space = optimise.latent_space(bundle.generator, config, inversion.pivots[sample], self.config.seed)
 
         def frames(rows: np.ndarray) -> optimise.Frames:
             pivots = inversion.pivots[place[rows]].to(self.device)
@@ -321,7 +328,7 @@ class Run:
             solve = {"generator": inversion.generator, "landmarker": bundle.landmarker, "perceptual": bundle.perceptual}
             anchors, done, total = None, 0, len(outputs)
             displacements = ((target_px - source_px) / crops.track.resolution).reshape(len(outputs), -1)
-            if config.joint and config.anchors:
+            if config.joint and config.anchors and config.latent_space != "shot":
                 chosen = optimise.choose_anchors(displacements, config.anchors)
                 total += len(chosen)
                 if 0 not in stage.chunks:
@@ -339,10 +346,13 @@ class Run:
                         if outputs[rows[0]] == outputs[rows[0] - 1] + 1:
                             before = torch.from_numpy(stage.load(number - 1)["ws"][-1]).to(self.device)
                     start = None
+                    part = frames(rows)
                     if anchors is not None:
                         start = optimise.warm_starts(displacements[rows], displacements[chosen], anchors)
+                    elif config.joint and config.latent_space == "shot":
+                        start = optimise.shot_starts(space, part, shot_px, inversion.pivots[sample])
                     solution = optimise.optimise_frames(
-                        **solve, space=space, frames=frames(rows), config=config, start=start, before=before,
+                        **solve, space=space, frames=part, config=config, start=start, before=before,
                         dtype=self.dtype, progress=lambda n, _, base=done: self.report("optimisation", base + n, total),
                     )  # fmt: skip
                     stage.save(number, {"ws": solution.ws.cpu().numpy(), **_loss_arrays(solution)})

@@ -12,7 +12,7 @@ from hdtalk.errors import UsageError
 from hdtalk.models.fan import heatmaps_to_landmarks
 from hdtalk.optimise import Frames, LatentSpace
 
-CONFIG = OptimiseConfig(steps=4, batch_size=2, components=16)
+CONFIG = OptimiseConfig(steps=4, batch_size=2, components=16, latent_space="whitened")
 
 
 @pytest.fixture
@@ -36,8 +36,10 @@ def test_whitened_space_round_trip(tiny_networks, groups):
     offsets = space.decode(coordinates)
     assert offsets.shape == (3, tiny_networks.generator.num_ws, 512)
     torch.testing.assert_close(space.encode(offsets), coordinates, rtol=1e-3, atol=1e-4)
-    if groups == "shared":
-        assert torch.equal(offsets[:, 0], offsets[:, -1])
+    same = torch.equal(offsets[:, 0], offsets[:, -1])
+    assert same == (groups == "shared") and (
+        groups != "coarse" or tiny_networks.generator.num_ws <= 9 or not offsets[:, 9:].any()
+    )
 
 
 def test_whitening_gives_the_mapping_s_samples_unit_variance(tiny_networks):
@@ -47,20 +49,48 @@ def test_whitening_gives_the_mapping_s_samples_unit_variance(tiny_networks):
     with torch.no_grad():
         w = generator.mapping(z)
     centred = (w - w.mean(0))[:, None].expand(-1, generator.num_ws, -1)
-    coordinates = space.encode(centred)[:, 0]
+    coordinates = space.encode(centred)
     np.testing.assert_allclose(coordinates.std(0), np.ones(16), atol=0.12)
     correlation = np.corrcoef(coordinates.T.numpy())
     assert abs(correlation - np.eye(16)).max() < 0.15
     spread = centred[:, 0].double()
     leading = np.linalg.svd(np.cov(spread.T), compute_uv=False)[:16]
-    np.testing.assert_allclose(space.basis.square().sum(1), leading, rtol=0.15)
+    np.testing.assert_allclose(space.basis[:, 3].square().sum(1), leading, rtol=0.15)
+
+
+@pytest.mark.parametrize(("num_frames", "width"), [(12, 3), (400, 3), (5, 40)])
+def test_shot_space_holds_the_shot_s_own_codes(tiny_networks, num_frames, width):
+    rng = np.random.default_rng(0)
+    mixing, num_ws = rng.normal(size=(width, 8 * 512)), tiny_networks.generator.num_ws
+    codes = rng.normal(size=(num_frames, width)) @ mixing + rng.normal(size=8 * 512)
+    pivots = torch.from_numpy(codes.reshape(num_frames, num_ws, 512).astype(np.float32))
+    config = dataclasses.replace(CONFIG, latent_space="shot", components=16)
+    space = optimise.latent_space(tiny_networks.generator, config, pivots)
+    assert len(space.basis) == min(16, num_frames - 1)
+    differences = pivots - pivots.mean(0)
+    coordinates = space.encode(differences)
+    if width == 3 or num_frames == 5:
+        torch.testing.assert_close(space.decode(coordinates), differences, atol=2e-2, rtol=0)
+    spread = coordinates.std(0)[: min(width, num_frames - 1)]
+    np.testing.assert_allclose(spread, np.ones(len(spread)), atol=1e-2)
+
+
+def test_shot_starts_are_the_codes_of_the_frames_with_that_mouth(tiny_networks, tiny_crops, tiny_shot):
+    crops, _ = tiny_crops
+    shot_px = tiny_shot[1][:6].copy()
+    pivots = torch.randn(6, 8, 512, generator=torch.Generator().manual_seed(0))
+    space = optimise.latent_space(tiny_networks.generator, dataclasses.replace(CONFIG, latent_space="shot"), pivots)
+    wanted = np.array([3, 0, 5])
+    frames = Frames(crops[:3], pivots[:3], shot_px[:3], shot_px[wanted])
+    started = frames.pivots + space.decode(optimise.shot_starts(space, frames, shot_px, pivots))
+    torch.testing.assert_close(started, pivots[wanted], atol=0.02, rtol=0)
 
 
 def test_mahalanobis_is_the_squared_length_in_standard_deviations(tiny_networks):
     space = optimise.latent_space(tiny_networks.generator, CONFIG)
-    coordinates = torch.tensor(np.random.default_rng(0).normal(size=(2, 1, 16)), dtype=torch.float32)
-    np.testing.assert_allclose(space.mahalanobis(coordinates), (coordinates.numpy() ** 2).sum((1, 2)), rtol=1e-5)
-    assert not LatentSpace(8, None, None).mahalanobis(torch.ones(2, 8, 512)).any()
+    coordinates = torch.tensor(np.random.default_rng(0).normal(size=(2, 16)), dtype=torch.float32)
+    np.testing.assert_allclose(space.mahalanobis(coordinates), (coordinates.numpy() ** 2).sum(1), rtol=1e-5)
+    assert not LatentSpace(8, None).mahalanobis(torch.ones(2, 8, 512)).any()
 
 
 @pytest.mark.parametrize(("latent_space", "rate"), [("whitened", 0.1), ("w+", 0.005)])

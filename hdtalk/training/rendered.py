@@ -1,4 +1,5 @@
 """Reads the shards that scripts/render_heads writes: compressed pictures in memory, decoded when asked for."""
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class RenderedStills:
     def part(self, name: str) -> np.ndarray:
         """The columns of `params` that hold one part (see `layout`)."""
         entry = next(entry for entry in self.layout if entry["name"] == name)
-        return self.params[:, entry["start"]:entry["stop"]]
+        return self.params[:, entry["start"] : entry["stop"]]
 
     @property
     def layout(self) -> list[dict]:

@@ -21,17 +21,27 @@ FEATURES = (2, 3, 4, 5, 6, 11, 12, 13)  # CelebAMask labels of brows, eyes, glas
 LATENT_SIZE = 512
 
 
-class ParameterMapping(nn.Module):
-    """Renderer parameters [N,P] -> w [N,512]."""
+# what moves most of the picture comes with few numbers: these parts of the parameters are enlarged, that one reduced
+PART_SCALES = {"pose": 5.0, "jitter": 3.0, "expression": 2.5, "distance": 2.0, "background": 0.4}
+PART_SCALES |= dict.fromkeys(["skin", "hair", "glasses", "beard"], 2.0)
 
-    def __init__(self, num_parameters: int, hidden: int = 512, layers: int = 3):
+
+class ParameterMapping(nn.Module):
+    """Renderer parameters [N,P] -> w [N,512]. `layout`: their parts, as RenderedStills.layout lists them."""
+
+    def __init__(self, layout: list[dict], hidden: int = 512, layers: int = 3):
         super().__init__()
+        num_parameters = layout[-1]["stop"]
+        scale = torch.ones(num_parameters)
+        for part in layout:
+            scale[part["start"] : part["stop"]] = PART_SCALES.get(part["name"], 1.0)
+        self.register_buffer("scale", scale)
         sizes = [num_parameters, *[hidden] * layers]
         blocks = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
         self.net = nn.Sequential(*blocks, nn.Linear(hidden, LATENT_SIZE))
 
     def forward(self, params: torch.Tensor) -> torch.Tensor:
-        return self.net(params)
+        return self.net(params * self.scale)
 
 
 def pixel_weights(labels: torch.Tensor) -> torch.Tensor:
@@ -77,8 +87,8 @@ class GeneratorTask(Task):
         validation: RenderedStills,
         sizes: dict,
         perceptual: nn.Module | None = None,
-        growth: tuple[tuple[float, int], ...] = ((0.06, 64), (0.5, 128)),
-        features_from: float = 0.5,
+        growth: tuple[tuple[float, int], ...] = ((0.06, 64), (0.75, 128)),
+        features_from: float = 0.75,
         adversarial_from: float = 0.8,
         r1_every: int = 16,
     ):
@@ -89,7 +99,7 @@ class GeneratorTask(Task):
         self.adversarial_from, self.r1_every = adversarial_from, r1_every
         self.perceptual = None if perceptual is None else perceptual.to(self.device)
         generator = Generator(**sizes).to(self.device, memory_format=torch.channels_last)
-        mapping = ParameterMapping(data.params.shape[1]).to(self.device)
+        mapping = ParameterMapping(data.layout).to(self.device)
         generator.style.requires_grad_(False)
         discriminator = Discriminator(
             sizes["resolution"], channel_base=sizes["channel_base"] // 2, channel_max=sizes["channel_max"]
@@ -99,7 +109,7 @@ class GeneratorTask(Task):
         rate = config.learning_rate
         self.optimisers = {
             "main": torch.optim.Adam(
-                [{"params": trained}, {"params": mapping.parameters(), "lr": rate * 0.25}], lr=rate, betas=(0.5, 0.99)
+                [{"params": trained}, {"params": mapping.parameters(), "lr": rate * 0.67}], lr=rate, betas=(0.5, 0.99)
             ),
             "discriminator": torch.optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.0, 0.99)),
         }

@@ -65,16 +65,17 @@ def _layer(in_channels, out_channels, kernel_size, down=False, activate=True):
 
 
 class _Filter(nn.Module):
-    """Blur before a stride of 2."""
+    """Blur before a stride of 2, or with it."""
 
     def __init__(self, kernel_size):
         super().__init__()
         taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
         self.register_buffer("kernel", torch.outer(taps, taps) / 64)
         self.padding = (kernel_size + 2) // 2, (kernel_size + 1) // 2
+        self.down = 2 if kernel_size == 1 else 1  # a 1x1 convolution needs only the pixels that its stride keeps
 
     def forward(self, x):
-        return upfirdn2d(x, self.kernel.to(x.dtype), padding=self.padding * 2)
+        return upfirdn2d(x, self.kernel.to(x.dtype), down=self.down, padding=self.padding * 2)
 
 
 class _EqualConv(nn.Module):
@@ -82,7 +83,8 @@ class _EqualConv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.gain = 1 / sqrt(in_channels * kernel_size**2)
-        self.stride, self.padding = (2, 0) if down else (1, kernel_size // 2)
+        self.padding = 0 if down else kernel_size // 2
+        self.stride = 2 if down and kernel_size > 1 else 1  # 1x1: the filter before has taken every second pixel
 
     def forward(self, x):
         weight = (self.weight * self.gain).to(x.dtype)

@@ -195,7 +195,8 @@ class _ModulatedConv(nn.Module):
             # Demodulation cancels any factor per sample: keeps the products inside the range of fp16.
             styles = styles / styles.detach().abs().amax(dim=1, keepdim=True).clamp(min=1e-4)
         with torch.autocast(x.device.type, enabled=False):
-            demodulation = (styles.float().square() @ weight.float().square().sum([2, 3]).t() + 1e-8).rsqrt()
+            dtype = torch.promote_types(styles.dtype, torch.float32)
+            demodulation = (styles.to(dtype).square() @ weight.to(dtype).square().sum([2, 3]).t() + 1e-8).rsqrt()
         x = _scale(x, styles)
         if not self.up:
             return F.conv2d(x, weight.to(x.dtype), padding=1), demodulation

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hdtalk.models.pointwise import StridedPointwise
+
 CLASSES = (
     *("background", "skin", "left brow", "right brow", "left eye", "right eye", "glasses", "left ear", "right ear"),
     *("earring", "nose", "mouth", "upper lip", "lower lip", "neck", "necklace", "cloth", "hair", "hat"),
@@ -151,7 +153,7 @@ class _BasicBlock(nn.Module):
         self.downsample = None
         if stride > 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+                StridedPointwise(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels)
             )
 
     def forward(self, x):

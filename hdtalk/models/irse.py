@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hdtalk.models.pointwise import StridedPointwise
+
 UNITS_50 = (3, 4, 14, 3)
 CHANNELS_50 = (64, 128, 256, 512)
 
@@ -51,7 +53,7 @@ class _Unit(nn.Module):
         self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
         if in_channels != out_channels:
             self.shortcut_layer = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+                StridedPointwise(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels)
             )
         self.res_layer = nn.Sequential(
             nn.BatchNorm2d(in_channels),

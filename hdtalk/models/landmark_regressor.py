@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hdtalk.models.fan import SIDE_PX
+from hdtalk.models.pointwise import StridedPointwise
 
 
 class LandmarkRegressor(nn.Module):
@@ -49,7 +50,8 @@ class _Residual(nn.Module):
         self.second = _conv(out_channels, out_channels, 3, activate=False)
         self.skip = None
         if stride > 1 or in_channels != out_channels:
-            self.skip = _conv(in_channels, out_channels, 1, stride, activate=False)
+            pointwise = StridedPointwise(in_channels, out_channels, stride)
+            self.skip = nn.Sequential(pointwise, nn.BatchNorm2d(out_channels))
 
     def forward(self, x):
         return F.relu(self.second(self.first(x)) + (x if self.skip is None else self.skip(x)))

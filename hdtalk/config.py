@@ -49,6 +49,7 @@ class FaceConfig:
     min_confidence: float = 0.2  # mean peak of the 68 heat maps
     box_reference: float = 195.0  # FAN: the crop is 200 (w + h) / reference wide
     refine_scale: float = 1.25  # of the FFHQ quad, for the second, upright look
+    max_refinements: int = 3  # looks after the first; one is enough unless the head is tilted
     smooth_sigma_s: float = 0.04
     smooth_mouth_eyes_sigma_s: float = 0.016  # closures last two or three frames and must survive
     chunk_frames: int = 32
@@ -75,6 +76,8 @@ class InvertConfig:
     refine_steps: int = 8  # and on each pivot
     refine_rate: float = 0.05  # step size of both, in standard deviations of w
     refine_pull: float = 1e-3  # of each pivot's layers towards their mean
+    pivot_rate: float = 0.03  # step size of the pivots while the generator is tuned, in the same unit; 0: they stay
+    mouth_pixels: float = 4.0  # weight of L2 on mouth and lips over the rest
     steps: int = 200  # of the generator, batched, whatever the length of the shot
     passes: int = 0  # over all frames, one frame a step; replaces `steps` when positive
     batch_size: int = 4
@@ -126,7 +129,9 @@ class OptimiseConfig:
 class StitchConfig:
     """Equation (8) and the paste-back: which region is pasted and how its boundary meets the frame."""
 
-    region: str = "face"  # face: skin, brows, eyes, nose, mouth, glasses | head: all but background, hat and clothes
+    region: str = "auto"  # what is pasted. face: skin, brows, eyes, nose, mouth, glasses | head: all but background,
+    # hat and clothes | lower: mouth and jaw by the landmarks | auto: lower while the upper face keeps its landmarks
+    upper_moves: float = 0.02  # share of the crop's side that brows or eyes may move before auto takes the whole face
     dilation: float = 50 / 1024  # width of the boundary ring, share of the crop
     steps: int = 20  # at most, per batch of neighbouring frames
     batch_size: int = 4
@@ -169,6 +174,8 @@ PAPER = {
     "precision": "float32",
     "invert": {
         "shared_steps": 0,
+        "pivot_rate": 0.0,
+        "mouth_pixels": 1.0,
         "refine_steps": 0,
         "passes": 300,
         "batch_size": 1,

@@ -23,6 +23,7 @@ LANDMARKER_SIDE_PX = 256
 CHUNK_BYTES = 128 << 20
 MOUTH_AND_EYES = np.r_[36:68]
 HISTOGRAM_JUMP = 0.45  # of the colours change at a cut, and stay changed (a flash goes back)
+SETTLED_DEGREES = 8.0
 POSITION_JUMP = 0.5  # of the face's size between two frames: people do not move like that
 
 
@@ -40,8 +41,8 @@ def track_face(
 
     `detector.detect(frames uint8 [N,H,W,3])` -> per frame float [K,5]: x0, y0, x1, y1 in pixels, score;
     `landmarker.heatmaps(images [N,3,256,256] in [-1,1])` -> [N,68,64,64]. The landmarker looks twice: at FAN's own
-    crop of the detected box, then at the face turned upright and aligned, so tilted heads work. Gaps of up to
-    `max_gap_s` are interpolated; in longer ones `on_missing` decides. Landmarks are smoothed without lag.
+    crop of the detected box, then at the face turned upright and aligned, so tilted heads work (again if needed).
+    Gaps of up to `max_gap_s` are interpolated; in longer ones `on_missing` decides. Smoothing adds no lag.
     Raises InputError when no face is found (or one is missing and `on_missing` is "fail"), UsageError for a `face`
     that is not there.
     """
@@ -262,7 +263,7 @@ def _give_notice(people: list[_Person], cuts: list[int], name: str) -> None:
     if cuts:
         log.warning(
             "%s: a new shot begins at frame %s; each is tracked by itself. One continuous shot works best: trim it.",
-            *(name, ", ".join(map(str, cuts))),
+            *(name, ", ".join(map(str, cuts[:8])) + (" and more" if len(cuts) > 8 else "")),
         )
     if len(people) > 1 and not cuts:
         log.warning("%s: several faces: %s. Choose with --face.", name, _listing(people))
@@ -296,12 +297,7 @@ def _find_landmarks(read_frames, boxes, landmarker, config, landmarks, confidenc
         rows = [k for k in range(len(frames)) if np.isfinite(boxes[first + k, 0])]
         if rows:
             quads = np.stack([_fan_quad(boxes[first + k], config.box_reference) for k in rows])
-            points, peaks = _look_at([frames[k] for k in rows], quads, landmarker)
-            if config.refine_scale > 0:
-                aligned = ffhq_quads(points, config.refine_scale)
-                sane = np.array([_plausible(a, q) for a, q in zip(aligned, quads, strict=True)])
-                aligned[~sane] = quads[~sane]
-                points, peaks = _look_at([frames[k] for k in rows], aligned, landmarker)
+            points, peaks = _look_closely([frames[k] for k in rows], quads, landmarker, config)
             landmarks[[first + k for k in rows]] = points
             confidence[[first + k for k in rows]] = np.clip(peaks, 0, 1)
         report(first + len(frames))
@@ -315,8 +311,32 @@ def _fan_quad(box: np.ndarray, reference: float) -> np.ndarray:
     return centre + half * np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]])
 
 
+def _look_closely(
+    frames: list[np.ndarray], quads: np.ndarray, landmarker, config: FaceConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks and peaks from the face turned upright and aligned, starting at FAN's upright crops; again where the
+    head turned out to be tilted further."""
+    points, peaks = _look_at(frames, quads, landmarker)
+    rows = np.arange(len(frames))
+    for _ in range(config.max_refinements):
+        aligned = ffhq_quads(points[rows], config.refine_scale)
+        aligned[[not _plausible(a, q) for a, q in zip(aligned, quads[rows], strict=True)]] = np.nan
+        rows, aligned = rows[np.isfinite(aligned[:, 0, 0])], aligned[np.isfinite(aligned[:, 0, 0])]
+        if not len(rows):
+            break
+        points[rows], peaks[rows] = _look_at([frames[k] for k in rows], aligned, landmarker)
+        rows = rows[_turn_degrees(aligned, ffhq_quads(points[rows])) > SETTLED_DEGREES]
+    return points, peaks
+
+
+def _turn_degrees(quads: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Angle between squares, [N]."""
+    a, b = quads[:, 3] - quads[:, 0], others[:, 3] - others[:, 0]
+    return np.degrees(np.abs(np.arctan2(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0], (a * b).sum(1))))
+
+
 def _plausible(aligned: np.ndarray, coarse: np.ndarray) -> bool:
-    """Whether the second look stays near the first: landmarks on noise give tiny or huge squares."""
+    """Whether a look stays near the first: landmarks on noise give tiny or huge squares."""
     ratio = np.linalg.norm(aligned[3] - aligned[0]) / np.linalg.norm(coarse[3] - coarse[0])
     shift = np.linalg.norm(aligned.mean(0) - coarse.mean(0)) / np.linalg.norm(coarse[3] - coarse[0])
     return bool(0.25 < ratio < 3 and shift < 0.5)

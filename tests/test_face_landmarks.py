@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import find_objects, label
+from scipy.ndimage import find_objects, label, rotate
 
 from hdtalk.config import FaceConfig
 from hdtalk.errors import InputError, UsageError
 from hdtalk.face_landmarks import track_face
+from hdtalk.models.fan import heatmaps_to_landmarks
 
 HEIGHT, WIDTH, FPS = 180, 260, 25.0
 
@@ -134,9 +135,33 @@ def test_landmarks_of_a_moving_tilted_face(degrees):
 
 def test_the_second_look_is_finer_than_the_first():
     faces = [Face((130, 90), 90, 50)] * 4
-    first = track(shot([[face] for face in faces]), FaceConfig(refine_scale=0))
+    first = track(shot([[face] for face in faces]), FaceConfig(max_refinements=0))
     second = track(shot([[face] for face in faces]))
     assert errors_px(second, faces).mean() < errors_px(first, faces).mean()
+
+
+class UprightLandmarker(ColourLandmarker):
+    """Like a trained one: a face turned further than 25 degrees is found as if it were turned by 25 only."""
+
+    def heatmaps(self, images):
+        maps = super().heatmaps(images)
+        turned = []
+        for one in maps:
+            centres = heatmaps_to_landmarks(one[None])[0]
+            right, left = centres[42:48].mean(0), centres[36:42].mean(0)
+            angle = float(torch.rad2deg(torch.atan2(*(right - left).flip(0))))
+            excess = np.sign(angle) * max(abs(angle) - 25, 0)
+            turned.append(rotate(one.numpy(), excess, axes=(1, 2), reshape=False, order=1))
+        return torch.from_numpy(np.stack(turned))
+
+
+@pytest.mark.parametrize("degrees", [-60, 70])
+def test_looks_are_repeated_until_the_head_is_upright(degrees):
+    face = Face((130, 90), 80, degrees)
+    frames = shot([[face]])
+    once = track(frames, FaceConfig(max_refinements=1), UprightLandmarker())
+    often = track(frames, FaceConfig(), UprightLandmarker())
+    assert errors_px(once, [face]).mean() > 3 > 1 > errors_px(often, [face]).mean()
 
 
 def test_smoothing_takes_jitter_and_adds_no_lag():

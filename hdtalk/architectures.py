@@ -159,7 +159,7 @@ def _recognise(checkpoint: Checkpoint) -> Recognised:
 
 def _from_dict(content: dict, container: str, nvlabs_module: dict) -> Recognised:
     average = content.get("latent_avg")
-    extras = {"latent_avg": average} if isinstance(average, Tensor) else {}
+    extras: dict[str, Any] = {"latent_avg": average} if isinstance(average, Tensor) else {}
     for key in ("g_ema", "state_dict", "params_ema", "params"):
         if isinstance(content.get(key), dict):
             state, source = dict(flatten(content[key])), f"{container}, {key}"

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -311,6 +311,9 @@ class _StorageType:
 class _Interpreter(pickle._Unpickler):  # the pure-Python one: its steps can be replaced one by one
     """Follows a pickle, but calls only `_Harmless` functions, creates only `Record` objects and alters only those."""
 
+    stack: list[Any]  # these two belong to the base class
+    append: Callable[[Any], None]
+
     def __init__(self, file: Any, storage: Callable[[tuple], _Storage], script: bool = False):
         super().__init__(file, encoding="latin1")
         self._storage, self._script = storage, script
@@ -359,7 +362,7 @@ class _Interpreter(pickle._Unpickler):  # the pure-Python one: its steps can be 
             raise WeightsError("refused, it alters an object that should stay as it is.")
         self.stack[-1].__setstate__(state)
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[Any] = dict(pickle._Unpickler.dispatch)
     for _opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4):
         del dispatch[_opcode[0]]
     del _opcode

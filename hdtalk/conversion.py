@@ -57,9 +57,7 @@ def rosinality_to_nvlabs(state: Mapping[str, torch.Tensor]) -> dict[str, torch.T
     # NVlabs also stores the (same) filter where it is not applied.
     if filters := [key for key in converted if key.endswith("resample_filter")]:
         kernel = converted[filters[0]]
-        for side in {
-            int(re.match(r"synthesis\.b(\d+)\.", key)[1]) for key in converted if key.startswith("synthesis.")
-        }:
+        for side in _sides(converted):
             layers = ("", "conv0.", "conv1.") if side > 4 else ("", "conv1.")
             for layer in layers:
                 converted.setdefault(f"synthesis.b{side}.{layer}resample_filter", kernel.clone())
@@ -98,7 +96,7 @@ def tensorflow_to_nvlabs(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 state[f"{prefix}.{part}"] = value
         elif path not in ("lod", "synthesis/lod"):
             raise WeightsError(f"an unknown TensorFlow variable, {name}.")
-    for side in {int(re.match(r"synthesis\.b(\d+)\.", key)[1]) for key in state if key.startswith("synthesis.")}:
+    for side in _sides(state):
         for layer in ("", "conv0.", "conv1.") if side > 4 else ("", "conv1."):
             state[f"synthesis.b{side}.{layer}resample_filter"] = from_array(kernel.numpy())
     return state
@@ -115,6 +113,11 @@ def from_array(array) -> Tensor:
     native = values.astype(values.dtype.newbyteorder("="))
     tensor = torch.from_numpy(np.ascontiguousarray(native).reshape(values.shape))
     return Tensor(tuple(tensor.shape), tensor.dtype, tensor.clone)
+
+
+def _sides(state: Mapping[str, object]) -> set[int]:
+    """Resolutions of the synthesis blocks in a state dict with NVlabs' keys."""
+    return {int(match[1]) for key in state if (match := re.match(r"synthesis\.b(\d+)\.", key))}
 
 
 def _convert_layer(converted: dict[str, Tensor], side: int, layer: str, part: str, value: Tensor) -> None:

@@ -116,7 +116,7 @@ def adopt(path: str | Path) -> BundleFile:
             return _entry(official)
     entry = _entry_by_structure(path, sha256)
     _copy(path, folder / entry.file)
-    with locked(folder / ".lock"):
+    with locked(folder):
         others = [known for known in _adopted(folder) if known.file != entry.file]
         listing = [asdict(known) for known in [*others, entry]]
         write_atomically(folder / "adopted.json", (json.dumps(listing, indent=1) + "\n").encode())
@@ -132,8 +132,8 @@ def verify(folder: Path, entry: BundleFile) -> None:
 
 
 def _entry(official: OfficialFile) -> BundleFile:
-    facts = dict(licence=official.licence, origin=official.origin)
-    return BundleFile(official.role, official.name, official.architecture, {}, official.sha256, **facts)
+    facts = official.sha256, official.licence, official.origin
+    return BundleFile(official.role, official.name, official.architecture, {}, *facts)
 
 
 def _entry_by_structure(path: Path, sha256: str) -> BundleFile:
@@ -147,8 +147,8 @@ def _entry_by_structure(path: Path, sha256: str) -> BundleFile:
             cure = "For another size make a folder with a bundle.json and pass --bundle FOLDER"
             raise WeightsError(f"{path}: {what}, but bundle ffhq takes {wanted}. {cure}.")
     name = f"{sha256[:8]}-{re.sub(r'[^A-Za-z0-9_.-]', '_', path.name)}"
-    facts = dict(licence="unknown: see where the file came from", origin=f"adopted, {found.source}")
-    return BundleFile(role, name, found.architecture, dict(found.sizes), sha256, **facts)
+    licence, origin = "unknown: see where the file came from", f"adopted, {found.source}"
+    return BundleFile(role, name, found.architecture, dict(found.sizes), sha256, licence, origin)
 
 
 def _adopted(folder: Path) -> list[BundleFile]:
@@ -211,8 +211,11 @@ def temporary(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Wait for, then hold, an exclusive lock on `path`."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def locked(folder: Path) -> Iterator[None]:
+    """Wait for, then hold, an exclusive lock on `folder` (on the folder itself, so that no file is left behind)."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)

@@ -203,10 +203,10 @@ def write_bundle_file(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{role}.safetensors"
     save_safetensors(path, {key: _narrowed(value) for key, value in state_dict.items()}, describe(architecture, sizes))
-    facts = dict(licence=licence, origin=origin, trained_on=trained_on, quality=dict(quality or {}))
-    entry = BundleFile(role, path.name, architecture, dict(sizes), file_hash(path), **facts)
-    with locked(folder / ".lock"):
-        listing = {"name": folder.name, "resolution": 0, "licence": licence, "files": []}
+    facts = licence, origin, trained_on, dict(quality or {})
+    entry = BundleFile(role, path.name, architecture, dict(sizes), file_hash(path), *facts)
+    with locked(folder):
+        listing: dict[str, Any] = {"name": folder.name, "resolution": 0, "licence": licence, "files": []}
         if (folder / "bundle.json").is_file():
             listing = json.loads((folder / "bundle.json").read_text())
         if role == "generator":
@@ -273,7 +273,7 @@ def _read_bundle(folder: Path, device: str | torch.device) -> Bundle:
 
 def _ffhq_bundle(device: str | torch.device) -> Bundle:
     """Official files found in the store; speech and, if need be, the detector are the demo bundle's own."""
-    files = {}
+    files: dict[str, tuple[Path, BundleFile]] = {}
     for folder, entry in installed_files():
         files.setdefault(entry.role, (folder, entry))
     with contextlib.suppress(WeightsError):
@@ -303,7 +303,8 @@ def _build(found: Recognised, path: Any, device: str | torch.device) -> torch.nn
     network = architectures.build(found, path, device)
     if found.architecture == "stylegan2" and "mean_latent" not in found.state:
         logger.info("%s has no average latent; estimated from random codes", path)
-        network.mean_latent.copy_(network.estimate_mean_latent())
+        generator: Any = network
+        generator.mean_latent.copy_(generator.estimate_mean_latent())
     return network
 
 

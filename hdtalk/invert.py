@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 DEFAULTS = InvertConfig()
 
+MOVING_PIVOTS = 1000  # shots of more frames keep their pivots: each would be seen too rarely
+
+ReadWeights = Callable[[np.ndarray], np.ndarray]  # frame numbers [n] -> float32 pixel weights [n, 1, R, R]
 ReadCrops = Callable[[np.ndarray], np.ndarray]  # frame numbers [n] -> uint8 RGB crops [n, 3, R, R]
 Progress = Callable[[int, int], None]  # done, total
 
@@ -34,9 +37,11 @@ class Checkpoints(Protocol):
 
 @dataclass(frozen=True)
 class Tuning:
-    """The tuned generator, and the mean of equation (4) over each step's frames, one number a step, of this process."""
+    """The tuned generator, the pivots (moved along where the configuration says so), float32 `[N, num_ws, 512]`, and
+    the mean of equation (4) over each step's frames, one number a step."""
 
     generator: nn.Module
+    pivots: torch.Tensor
     losses: list[float]
 
 
@@ -120,12 +125,16 @@ def tune_generator(
     read_crops: ReadCrops,
     config: InvertConfig = DEFAULTS,
     *,
+    read_weights: ReadWeights | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
 ) -> Tuning:
     """PTI over a whole shot: minimises equation (4) over the synthesis weights; mapping and noise maps stay.
+
+    With `config.pivot_rate` the pivots move too, each when its frame is seen: a generator that knows the person badly
+    then still learns what distinguishes the frames, instead of their average. `read_weights` weighs the pixels of L2.
 
     `pivots`: float32 `[N, num_ws, 512]`; `read_crops` is asked for one step's frames, never for the whole shot.
     The frames and random codes of a step depend on (seed, step) alone: a run that goes on from a checkpoint makes the
@@ -135,12 +144,13 @@ def tune_generator(
     device = pivots.device
     tuned, weights = tunable_copy(generator)
     optimiser = torch.optim.Adam(weights.values(), lr=config.learning_rate, betas=(0.9, config.beta2))
+    codes = _Codes(pivots, config.pivot_rate * _spread(generator) if len(pivots) <= MOVING_PIVOTS else 0.0)
     batch = min(config.batch_size, len(pivots))
     total = config.passes * len(pivots) // batch if config.passes else config.steps
     first, losses, micro_batch, saved_at = 0, [], batch, time.monotonic()
     if checkpoints is not None and (state := checkpoints.load()) is not None:
         first = state[0]
-        losses = _restore(weights, optimiser, state[1])
+        losses = _restore(weights, optimiser, codes, state[1])
 
     with frozen(generator, perceptual):
         for step in range(first, total):
@@ -148,22 +158,24 @@ def tune_generator(
                 optimiser.param_groups[0]["lr"] = config.learning_rate * cosine(step / total)
             optimiser.zero_grad()
             frames = step_frames(seed, step, batch, len(pivots))
-            targets = to_images(read_crops(frames), device)
-            loss, micro_batch = _accumulate(tuned, perceptual, pivots[frames], targets, config, dtype, micro_batch)
+            targets, seen = to_images(read_crops(frames), device), codes.take(frames)
+            pixels = None if read_weights is None else torch.from_numpy(read_weights(frames)).to(device)
+            loss, micro_batch = _accumulate(tuned, perceptual, seen, targets, pixels, config, dtype, micro_batch)
             if config.lambda_locality > 0 and step % config.locality_every == 0:
-                regulariser = _locality(generator, tuned, perceptual, pivots[frames[:1]], config, dtype, (seed, step))
+                regulariser = _locality(generator, tuned, perceptual, seen[:1].detach(), config, dtype, (seed, step))
                 (config.lambda_locality * config.locality_every * regulariser).backward()
             if all(torch.isfinite(p.grad).all() for p in weights.values() if p.grad is not None):
                 optimiser.step()
+                codes.step(frames, seen, cosine(step / total) if config.cosine else 1.0)
             else:
                 log.warning("step %d of the tuning was not finite and is left out", step)
             losses.append(loss)
             if progress is not None:
                 progress(step + 1, total)
             if checkpoints is not None and time.monotonic() - saved_at >= config.checkpoint_s and step + 1 < total:
-                checkpoints.save(step + 1, _state(weights, optimiser, losses))
+                checkpoints.save(step + 1, _state(weights, optimiser, codes, losses))
                 saved_at = time.monotonic()
-    return Tuning(tuned.requires_grad_(False), losses)
+    return Tuning(tuned.requires_grad_(False), codes.values, losses)
 
 
 def reconstruct(
@@ -235,7 +247,33 @@ def _spread(generator) -> float:
         return float(generator.mapping(z.to(generator.mean_latent.device)).float().std(0).mean().clamp_min(1e-6))
 
 
-def _accumulate(tuned, perceptual, pivots, targets, config, dtype, batch_size):
+class _Codes:
+    """The pivots `[N, num_ws, 512]` under an Adam that only moves the frames it sees."""
+
+    def __init__(self, pivots: torch.Tensor, rate: float):
+        self.values, self.rate = pivots.detach().clone(), rate
+        moving = pivots if rate else pivots[:0]
+        self.mean, self.square = torch.zeros_like(moving), torch.zeros_like(moving)
+        self.count = torch.zeros(len(moving), 1, 1, device=pivots.device)
+
+    def take(self, frames: np.ndarray) -> torch.Tensor:
+        return self.values[frames].requires_grad_(bool(self.rate))
+
+    def step(self, frames: np.ndarray, seen: torch.Tensor, share: float) -> None:
+        if not self.rate or not torch.isfinite(seen.grad).all():
+            return
+        self.count[frames] += 1
+        self.mean[frames] = 0.9 * self.mean[frames] + 0.1 * seen.grad
+        self.square[frames] = 0.99 * self.square[frames] + 0.01 * seen.grad.square()
+        mean, square = self.mean[frames] / (1 - 0.9 ** self.count[frames]), self.square[frames]
+        root = (square / (1 - 0.99 ** self.count[frames])).sqrt()
+        self.values[frames] = seen.detach() - self.rate * share * mean / (root + 1e-8)
+
+    def arrays(self) -> dict[str, torch.Tensor]:
+        return {"codes": self.values, "codes.mean": self.mean, "codes.square": self.square, "codes.count": self.count}
+
+
+def _accumulate(tuned, perceptual, pivots, targets, pixels, config, dtype, batch_size):
     """Adds the gradient of equation (4) without its locality term; returns its value and the batch size that fitted."""
     total = 0.0
 
@@ -244,7 +282,10 @@ def _accumulate(tuned, perceptual, pivots, targets, config, dtype, batch_size):
         with autocast(pivots.device, dtype):
             images = tuned.synthesise(pivots[rows])
             lpips = _lpips(perceptual, images, targets[rows], config.perceptual_side)
-        l2 = (images.float() - targets[rows]).square().mean((1, 2, 3))
+        l2 = (images.float() - targets[rows]).square()
+        l2 = (
+            l2.mean((1, 2, 3)) if pixels is None else (l2 * pixels[rows]).mean((1, 2, 3)) / pixels[rows].mean((1, 2, 3))
+        )
         loss = (config.lambda_lpips * lpips.float() + config.lambda_l2 * l2).sum() / len(pivots)
         loss.backward()
         total += loss.item()
@@ -253,6 +294,7 @@ def _accumulate(tuned, perceptual, pivots, targets, config, dtype, batch_size):
         nonlocal total
         total = 0.0
         tuned.zero_grad()
+        pivots.grad = None
 
     batch_size = in_batches(list(range(len(pivots))), batch_size, work, restart)
     return total, batch_size
@@ -276,8 +318,8 @@ def _lpips(perceptual, images, targets, side):
     return perceptual(shrink(images, side), shrink(targets, side))
 
 
-def _state(weights: dict[str, nn.Parameter], optimiser: torch.optim.Adam, losses: list[float]) -> dict[str, np.ndarray]:
-    arrays = {"losses": np.array(losses)}
+def _state(weights, optimiser: torch.optim.Adam, codes: _Codes, losses: list[float]) -> dict[str, np.ndarray]:
+    arrays = {"losses": np.array(losses), **{name: value.cpu().numpy() for name, value in codes.arrays().items()}}
     for name, parameter in weights.items():
         arrays[f"weight.{name}"] = parameter.detach().cpu().numpy()
         for key, value in optimiser.state.get(parameter, {}).items():
@@ -285,9 +327,9 @@ def _state(weights: dict[str, nn.Parameter], optimiser: torch.optim.Adam, losses
     return arrays
 
 
-def _restore(
-    weights: dict[str, nn.Parameter], optimiser: torch.optim.Adam, arrays: dict[str, np.ndarray]
-) -> list[float]:
+def _restore(weights, optimiser: torch.optim.Adam, codes: _Codes, arrays: dict[str, np.ndarray]) -> list[float]:
+    for name, value in codes.arrays().items():
+        value.copy_(torch.from_numpy(arrays[name]))
     with torch.no_grad():
         for name, parameter in weights.items():
             parameter.copy_(torch.from_numpy(arrays[f"weight.{name}"]))

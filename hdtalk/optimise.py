@@ -16,6 +16,7 @@ from hdtalk.errors import UsageError
 from hdtalk.images import resize, shrink, to_images
 from hdtalk.losses.landmark import HEATMAP_SIDE, gaussian_heatmaps, landmark_loss, landmark_weights
 from hdtalk.losses.temporal import feature_smoothness_loss, smoothness_loss
+from hdtalk.regions import lower_face_mask
 
 log = logging.getLogger(__name__)
 
@@ -215,24 +216,6 @@ def warm_starts(
     return _nearest_mean(displacements, anchor_displacements, anchor_coordinates, neighbours)
 
 
-def lower_face_mask(source_px: np.ndarray, target_px: np.ndarray, side: int, margin: float = 0.03) -> np.ndarray:
-    """Mouth, jaw and chin of source and target together: float32 `[n, 1, side, side]`, 1 inside, soft border.
-
-    Landmarks `[n, 68, 2]` in pixels of a crop of this side. Reaches from the nose down; grown by `margin` sides."""
-    import cv2
-
-    grow = max(1, round(margin * side))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * grow + 1, 2 * grow + 1))
-    masks = np.zeros((len(source_px), 1, side, side), np.float32)
-    for mask, *both in zip(masks, source_px, target_px, strict=True):
-        for points in both:
-            outline = np.concatenate([points[3:14], points[31:36], points[48:60]])
-            hull = cv2.convexHull(outline.astype(np.float32)).round().astype(np.int32)
-            cv2.fillConvexPoly(mask[0], hull, 1.0)
-        mask[0] = cv2.blur(cv2.dilate(mask[0], kernel), (grow, grow))
-    return masks
-
-
 def _nearest_mean(wanted: np.ndarray, there: np.ndarray, values: torch.Tensor, neighbours: int) -> torch.Tensor:
     """Mean of `values` `[N, ...]` whose features `there` `[N, d]` are nearest to `wanted` `[n, d]` (1 / distance^2)."""
     distances = np.linalg.norm(wanted[:, None] - there[None], axis=2)  # [n, N]
@@ -376,8 +359,8 @@ class _Descent:
     def _target(self, image: torch.Tensor, row: int) -> torch.Tensor:
         """Heat maps that the generated frame shall have, [1, 68, 64, 64]."""
         scale = LANDMARKER_SIDE / self.frames.crops.shape[-1]
-        source, target = (
-            (torch.from_numpy(points[row : row + 1]).float().to(self.device) + 0.5) * scale - 0.5
+        source, target = (  # from pixel centres at whole numbers to the net's at whole numbers plus one half
+            (torch.from_numpy(points[row : row + 1]).float().to(self.device) + 0.5) * scale
             for points in (self.frames.source_px, self.frames.target_px)
         )
         if self.config.target_heatmaps == "gaussian":

@@ -26,7 +26,7 @@ CHOICES = {
     "optimise.layer_groups": ("shared", "coarse", "thirds", "per-layer"),
     "optimise.smoothness": ("latent", "feature", "none"),
     "optimise.target_heatmaps": ("gaussian", "shifted"),
-    "stitch.region": ("face", "head"),
+    "stitch.region": ("auto", "face", "head", "lower"),
 }
 NOT_NEGATIVE = ("seed", "trim_start", "trim_end")
 

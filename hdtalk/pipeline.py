@@ -82,10 +82,10 @@ def edit_video(
     with stoppable(run.job_folder), Job(run.job_folder, restart=restart) as run.job:
         face = run.find_face()
         crops = run.cut_crops(face)
-        inversion = run.invert(crops)
+        inversion = run.invert(face, crops)
         targets = run.speak(face)
         followed = run.follow(crops, inversion, targets)
-        stitched = run.stitch(crops, inversion, followed)
+        stitched = run.stitch(crops, inversion, targets, followed)
         num_edited, kept = run.write(face, crops, stitched, inversion)
         scores = {**inversion.scores, **followed.scores, **stitched.scores}
         comparison = run.compare(targets) if run.config.compare else None
@@ -119,7 +119,7 @@ def invert_video(
     with stoppable(run.job_folder), Job(run.job_folder, restart=restart) as run.job:
         face = run.find_face()
         crops = run.cut_crops(face)
-        inversion = run.invert(crops)
+        inversion = run.invert(face, crops)
         num_inverted, kept = run.write(face, crops, None, inversion)
         manifest = run.write_manifest(inversion.scores, inversion, kept, num_inverted)
     return InversionResult(

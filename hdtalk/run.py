@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import hdtalk
-from hdtalk import audio, crop, face_landmarks, invert, media, optimise, speech_landmarks, stitch
+from hdtalk import audio, crop, face_landmarks, invert, media, optimise, regions, speech_landmarks, stitch
 from hdtalk.config import EditConfig
 from hdtalk.data import CropTrack, FaceTrack, SpeechFeatures, VideoInfo
 from hdtalk.device import resolve_device, resolve_precision
@@ -247,7 +247,7 @@ class Run:
                 stage.finish()
         return Crops(track, rows, stage)
 
-    def invert(self, crops: Crops) -> Inversion:
+    def invert(self, face: FaceTrack, crops: Crops) -> Inversion:
         """Pivots by the encoder, refined; then one generator tuned to all of them; then how well that went."""
         config, bundle = self.config.invert, self.bundle
         with self._timed("pivots"):
@@ -255,20 +255,23 @@ class Run:
             inputs |= self._hashes("generator", "encoder", "perceptual")
             encoded, pivots, content_hash = self._find_pivots(crops, inputs)
         with self._timed("tuning"):
+            inputs["landmarks"] = array_hash(face.landmarks_px)
             tuning = self.job.stage("tuning", inputs={"pivots": content_hash, **inputs}, config=config)
             if not tuning.complete:
                 made = invert.tune_generator(
-                    bundle.generator, bundle.perceptual, pivots.to(self.device), crops.read, config, dtype=self.dtype,
-                    seed=self.config.seed, checkpoints=_Checkpoints(tuning),
-                    progress=lambda done, total: self.report("tuning", done, total),
+                    bundle.generator, bundle.perceptual, pivots.to(self.device), crops.read, config,
+                    read_weights=self._mouth_weights(crops, face), dtype=self.dtype, seed=self.config.seed,
+                    checkpoints=_Checkpoints(tuning), progress=lambda done, total: self.report("tuning", done, total),
                 )  # fmt: skip
-                scores = self._score_inversion(crops, encoded, pivots, made.generator)
+                scores = self._score_inversion(crops, encoded, made.pivots.cpu(), made.generator)
                 weights = {f"weight.{name}": p.cpu().numpy() for name, p in _tuned_weights(made.generator).items()}
-                tuning.save(_Checkpoints.FINAL, weights)
+                tuning.save(_Checkpoints.FINAL, {"pivots": made.pivots.cpu().numpy(), **weights})
                 tuning.finish({"losses": made.losses, **scores})
             for number in tuning.chunks[:-1]:
                 tuning.drop(number)
-            generator = _with_weights(bundle.generator, tuning.load(_Checkpoints.FINAL))
+            arrays = tuning.load(_Checkpoints.FINAL)
+            pivots = torch.from_numpy(arrays["pivots"])
+            generator = _with_weights(bundle.generator, arrays)
             self.report("tuning", 1, 1)
         scores = {name: tuning.table[name] for name in ("encoder_psnr_db", "encoder_lpips", "psnr_db", "lpips")}
         in_domain, notice = judge_domain(scores, bundle.files["encoder"][1].quality, bundle.name, self.video.name)
@@ -368,8 +371,9 @@ class Run:
         }
         return Followed(outputs, stage, [outputs[rows] for rows in groups], scores)
 
-    def stitch(self, crops: Crops, inversion: Inversion, followed: Followed) -> Stitched:
+    def stitch(self, crops: Crops, inversion: Inversion, targets: Targets, followed: Followed) -> Stitched:
         """Edited crops whose boundary meets the frame, and what of them to paste."""
+        lower_face = self._lower_face(crops, targets)
         inputs = {"optimisation": followed.stage.content_hash, "crops": crops.stage.content_hash}
         inputs |= {"inversion": inversion.content_hash, "precision": str(self.dtype), **self._hashes("parser")}
         with self._timed("stitching"):
@@ -381,7 +385,8 @@ class Run:
                     ws = torch.from_numpy(followed.stage.load(number + 1)["ws"]).to(self.device)
                     made = stitch.stitch_frames(
                         inversion.generator, self.bundle.parser, crops.read(place),
-                        inversion.pivots[place].to(self.device), ws, self.config.stitch, dtype=self.dtype,
+                        inversion.pivots[place].to(self.device), ws, self.config.stitch,
+                        lower_face=None if lower_face is None else lower_face(outputs), dtype=self.dtype,
                         progress=lambda n, _, base=done: self.report("stitching", base + n, total),
                     )  # fmt: skip
                     arrays = {f"crop.{i}": _pack(c.transpose(1, 2, 0)) for i, c in enumerate(made.crops)}
@@ -528,6 +533,33 @@ class Run:
             emotion_from=None if self.emotion_from is None else audio.read_speech(self.emotion_from),
             progress=lambda done, total: self.report("speech", done, total),
         )
+
+    def _mouth_weights(self, crops: Crops, face: FaceTrack):
+        """Pixel weights of equation (4)'s L2 by the frames' places among the crops, or None when all weigh the same."""
+        weight, side = self.config.invert.mouth_pixels, crops.track.resolution
+        if weight == 1:
+            return None
+
+        def read(indices: np.ndarray) -> np.ndarray:
+            rows = crops.rows[indices]
+            landmarks_px = crop.landmarks_to_crop(face.landmarks_px[rows], crops.track.quads_px[rows], side)
+            return 1 + (weight - 1) * regions.mouth_mask(landmarks_px, side)
+
+        return read
+
+    def _lower_face(self, crops: Crops, targets: Targets) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Masks of mouth and jaw by output frame where only they are pasted (region lower, or auto decides so)."""
+        config, side = self.config.stitch, crops.track.resolution
+        if config.region not in ("auto", "lower"):
+            return None
+        quads = crops.track.quads_px[self.order]
+        source_px, target_px = (
+            crop.landmarks_to_crop(px, quads, side) for px in (targets.source_px, targets.landmarks_px)
+        )
+        moves = np.linalg.norm((target_px - source_px)[:, 17:48], axis=2) / side  # brows, nose, eyes
+        if config.region == "auto" and np.quantile(moves, 0.95) > config.upper_moves:
+            return None
+        return lambda outputs: regions.lower_face_mask(source_px[outputs], target_px[outputs], side)
 
     def _score_inversion(self, crops: Crops, encoded, pivots, generator) -> dict[str, float]:
         """PSNR and LPIPS of reconstructions, before tuning (by the encoder alone) and after, on at most 48 frames."""

@@ -64,6 +64,7 @@ def stitch_frames(
     ws: torch.Tensor,
     config: StitchConfig = DEFAULTS,
     *,
+    lower_face: np.ndarray | None = None,
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
 ) -> Stitched:
@@ -71,7 +72,8 @@ def stitch_frames(
 
     `generator`: after pivotal tuning, left as it is; `crops`: the source, uint8 `[n, 3, R, R]`; `pivots`, `ws`: codes
     of the source and of the edit, float32 `[n, num_ws, 512]`. A batch starts from its neighbour's weights, the first
-    one from the generator's own, so that the result depends on these frames alone.
+    one from the generator's own, so that the result depends on these frames alone. `lower_face`: masks float32
+    `[n, 1, R, R]` for the regions "lower" and "auto", instead of the parser's.
 
     With `keep_detail`, the part of the source that inversion missed, f - G(pivot), is added where the edit changes
     nothing, and the boundary is tuned to what is then missing; without it this is the paper's equation.
@@ -87,41 +89,46 @@ def stitch_frames(
         with frozen(generator, parser), torch.no_grad(), autocast(ws.device, dtype):
             edited = generator.synthesise(ws[rows]).float()
             missed = _missed_detail(generator, source, edited, pivots[rows], config)
-            masks = region_masks(parser, source, edited, config)
+            if lower_face is None:
+                region = parsed_region(parser, source, edited, config.region)
+            else:
+                region = torch.from_numpy(lower_face[rows, 0] > 0.5)
+            masks = region_masks(region.to(ws.device), config.dilation)
         parts.append(_stitch_batch(tuned, weights, ws[rows], source - missed, edited, missed, masks, config, dtype))
         if progress is not None:
             progress(min(first + config.batch_size, len(crops)), len(crops))
     return Stitched(*(np.concatenate([getattr(p, name) for p in parts]) for name in Stitched.__dataclass_fields__))
 
 
-def region_masks(
-    parser: nn.Module, source: torch.Tensor, edited: torch.Tensor, config: StitchConfig = DEFAULTS
-) -> Masks:
-    """Masks of the region in the source and in the edit together, so that a jaw that drops or rises is covered.
+def parsed_region(parser: nn.Module, source: torch.Tensor, edited: torch.Tensor, region: str) -> torch.Tensor:
+    """Where the source or the edit, `[n, 3, R, R]` in [-1, 1], shows the classes of a region ("auto": face): bool
+    `[n, R, R]`. Both, so that a jaw that drops or rises is covered. Raises `UsageError` for an unknown region."""
+    region = "face" if region == "auto" else region
+    if region not in REGIONS:
+        raise UsageError(f"region {region!r}: unknown. Known: {', '.join(REGIONS)}.")
+    return _classes(parser, source, REGIONS[region]) | _classes(parser, edited, REGIONS[region])
 
-    `source`, `edited`: `[n, 3, R, R]` in [-1, 1]. STIT's rules: the region is dilated by a square, the ring between
-    is the boundary, the paste's alpha is the dilated region eroded by half the ring and blurred by as much.
-    Raises `UsageError` for an unknown region."""
+
+def region_masks(regions: torch.Tensor, dilation: float) -> Masks:
+    """Masks around regions, bool `[n, R, R]`. STIT's rules: the region is dilated by a square of `dilation` sides of
+    the crop, the ring between is the boundary, the paste's alpha is the dilated region eroded by half the ring and
+    blurred by as much."""
     import cv2
 
-    if config.region not in REGIONS:
-        raise UsageError(f"region {config.region!r}: unknown. Known: {', '.join(REGIONS)}.")
-    side = source.shape[-1]
-    regions = (_region(parser, source, config.region) | _region(parser, edited, config.region)).cpu().numpy()
-    width = max(1, round(config.dilation * side))
+    side = regions.shape[-1]
+    width = max(1, round(dilation * side))
     half = max(1, width // 2)
     grown, shrunk = (np.ones((2 * r + 1, 2 * r + 1), np.uint8) for r in (width, half))
     edge = np.ones((side, side), np.uint8)
     edge[width:-width, width:-width] = 0
-    made = np.zeros((3, len(source), 1, side, side), np.float32)
-    for index, region in enumerate(regions):
-        region = region.astype(np.uint8)
+    made = np.zeros((3, len(regions), 1, side, side), np.float32)
+    for index, region in enumerate(regions.cpu().numpy().astype(np.uint8)):
         full = cv2.dilate(region, grown)
         boundary = np.maximum(np.minimum(edge, region), full - region)
         eroded = cv2.erode(full, shrunk, borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(np.float32)
         alpha = cv2.GaussianBlur(eroded, (2 * half + 1, 2 * half + 1), 0, borderType=cv2.BORDER_CONSTANT)
         made[:, index, 0] = boundary, region * (1 - boundary), alpha
-    return Masks(*torch.from_numpy(made).to(source.device))
+    return Masks(*torch.from_numpy(made).to(regions.device))
 
 
 def match_border(images: torch.Tensor, source: torch.Tensor, boundary: torch.Tensor) -> torch.Tensor:
@@ -183,11 +190,11 @@ def _missed_detail(generator, source, edited, pivots, config) -> torch.Tensor:
     return (source - reconstruction) * torch.exp(-((change / config.detail_threshold) ** 2))
 
 
-def _region(parser, images, region: str) -> torch.Tensor:
-    """bool [n, R, R]: pixels of the region's classes; if there are hardly any, an ellipse where an aligned face is."""
+def _classes(parser, images, classes: tuple[int, ...]) -> torch.Tensor:
+    """bool [n, R, R]: pixels of these classes; if there are hardly any, an ellipse where an aligned face is."""
     side = images.shape[-1]
     labels = parser.logits(resize(images, min(PARSER_SIDE, max(64, side)))).argmax(1, keepdim=True)
-    found = torch.isin(labels, torch.tensor(REGIONS[region], device=labels.device)).float()
+    found = torch.isin(labels, torch.tensor(classes, device=labels.device)).float()
     found = (_to_side(found, side) > 0.5)[:, 0]
     empty = found.float().mean((1, 2)) < 0.02
     if empty.any():

@@ -31,9 +31,13 @@ def disc(side=64, radius=14.0, shift=0.0):
     return inside[None, None].float().expand(1, 3, -1, -1) * 2 - 1
 
 
+def masks_of(source, edited):
+    return stitch.region_masks(stitch.parsed_region(Disc(), source, edited, "face"), CONFIG.dilation)
+
+
 def test_masks_follow_stit_s_rules_at_this_size():
     side, source, edited = 64, disc(), disc(shift=4.0)
-    masks = stitch.region_masks(Disc(), source, edited, CONFIG)
+    masks = masks_of(source, edited)
     region = ((source[0, 0] > 0) | (edited[0, 0] > 0)).numpy().astype(np.uint8)
     width = round(50 / 1024 * side)
     full = cv2.dilate(region, np.ones((2 * width + 1, 2 * width + 1), np.uint8))
@@ -45,15 +49,15 @@ def test_masks_follow_stit_s_rules_at_this_size():
 
 
 def test_a_face_without_an_outline_gets_an_ellipse(caplog):
-    masks = stitch.region_masks(Disc(), -torch.ones(1, 3, 64, 64), -torch.ones(1, 3, 64, 64), CONFIG)
+    masks = masks_of(-torch.ones(1, 3, 64, 64), -torch.ones(1, 3, 64, 64))
     assert "no face" in caplog.text
     assert masks.inside[0, 0, 34, 32] == 1 and masks.alpha[0, 0, 0].max() == 0
     with pytest.raises(UsageError, match="face, head"):
-        stitch.region_masks(Disc(), disc(), disc(), dataclasses.replace(CONFIG, region="nose"))
+        stitch.parsed_region(Disc(), disc(), disc(), "nose")
 
 
 def test_region_along_the_crop_s_edge_belongs_to_the_boundary():
-    masks = stitch.region_masks(Disc(), torch.ones(1, 3, 64, 64), torch.ones(1, 3, 64, 64), CONFIG)
+    masks = masks_of(torch.ones(1, 3, 64, 64), torch.ones(1, 3, 64, 64))
     assert masks.boundary[0, 0, 0].min() == 1 and masks.boundary[0, 0, 32, 32] == 0
     assert masks.alpha[0, 0, 0].max() < 0.5  # the paste fades towards the edge of the crop
 
@@ -93,7 +97,7 @@ def test_batches_depend_on_their_frames_alone_without_warm_start(tiny_networks, 
 def test_a_colour_cast_along_the_seam_goes():
     rng = np.random.default_rng(0)
     source = torch.from_numpy(rng.uniform(-0.5, 0.5, (1, 3, 64, 64)).astype(np.float32))
-    masks = stitch.region_masks(Disc(), disc(), disc(), CONFIG)
+    masks = masks_of(disc(), disc())
     cast = source + torch.tensor([0.1, -0.05, 0.02])[None, :, None, None]
     matched = stitch.match_border(cast, source, masks.boundary)
     ring = masks.boundary.bool().expand_as(source)

@@ -109,7 +109,7 @@ class DisplacementStream:
             displacement = np.repeat(self.kept, len(times_s), 0)
         else:
             displacement = PchipInterpolator(known, self.kept, axis=0)(inside).astype(np.float32)
-        resting = np.interp(position, np.arange(len(self.resting)), self.resting, right=1.0)
+        resting = np.interp(position, np.arange(len(self.resting)), self.resting)
         # beyond its end the speech is silent: the lips have met within the closing time
         end = (position - (self.num_frames - 1)) / (self.config.closing_s * STRETCH_FPS)
         return displacement, np.maximum(resting, np.clip(end, 0, 1)).astype(np.float32)

@@ -4,6 +4,8 @@ Every stage is a `Task` of the common loop, so it is seeded, resumable and leave
 draws its own batches and gradients are averaged.
 """
 
+import copy
+
 import numpy as np
 import torch
 from torch import nn
@@ -235,9 +237,11 @@ class PredictorTask(SpeechTask):
 
     name = "predictor"
 
-    def __init__(self, config, model, takes, validation, adversary_weight: float = 0.3):
+    def __init__(self, config, model, takes, validation, aligned: bool = True, adversary_weight: float = 0.1):
+        """`aligned`: the alignment network is trained, and judges too; a copy, so resuming cannot undo it."""
         takes = [take for take in takes if take.displacement is not None]
         super().__init__(config, model, takes, [take for take in validation if take.displacement is not None])
+        self.alignment = copy.deepcopy(model.alignment).requires_grad_(False) if aligned else None
         self.adversary_weight = adversary_weight
         self.adversary = Adversary(model.landmark_predictor.content_size).to(self.device)
         self.networks["adversary"] = self.adversary
@@ -268,9 +272,11 @@ class PredictorTask(SpeechTask):
         emotion = code[:, None].expand(-1, CROP_FRAMES, -1)
         predicted, _ = self.model.landmark_predictor(neutral, content, emotion)
         losses = displacement_losses(predicted, truth)
-        losses["aligned"] = 2 * self._aligned_loss(takes, starts, neutral, predicted, rng)
+        if self.alignment is not None:
+            losses["aligned"] = 100 * self._aligned_loss(takes, starts, neutral, predicted, rng)
         labels = torch.tensor([take.emotion for take in takes], device=self.device)
         losses["leak"] = 0.1 * functional.cross_entropy(self.adversary(content, self.adversary_weight), labels)
+        losses["size"] = 0.01 * content.square().mean()  # against the adversary, codes would grow without end
         self.update(sum(losses.values()))
         return {name: loss.item() for name, loss in losses.items()}
 
@@ -283,7 +289,7 @@ class PredictorTask(SpeechTask):
                 face.append(neutral[k] + predicted[k, frame])
         pose = np.stack(pose)
         distorted = self.tensor(distort(warp_expression(pose, rng), rng))
-        aligned = self.model.alignment(distorted, torch.stack(face))
+        aligned = self.alignment(distorted, torch.stack(face))
         return ((aligned - self.tensor(pose)) ** 2 * self.tensor(LANDMARK_WEIGHTS)[:, None]).mean()
 
     def validate(self, averages):

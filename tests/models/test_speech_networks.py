@@ -1,0 +1,138 @@
+"""Shapes of the papers' networks, equation (1) against plain numpy, stretches against windows, the one-file model."""
+
+import numpy as np
+import pytest
+import torch
+
+from hdtalk.models.alignment import AlignmentNetwork
+from hdtalk.models.content_encoder import ContentEncoder
+from hdtalk.models.emotion_encoder import EmotionEncoder
+from hdtalk.models.landmark_predictor import LandmarkPredictor
+from hdtalk.models.speech import SpeechModel
+from hdtalk.models.speech_decoder import SpeechDecoder
+
+TINY = {
+    "content_encoder": {"width": 2, "hidden": 8, "code_size": 6},
+    "emotion_encoder": {"width": 2, "hidden": 8, "code_size": 8},
+    "landmark_predictor": {
+        "content_size": 6,
+        "emotion_size": 8,
+        "reference_sizes": (8, 4),
+        "lstm_size": 8,
+        "num_components": 5,
+    },
+    "alignment": {"token_size": 8, "hidden": 8},
+}
+
+
+def shapes_of(network, *inputs):
+    """Output shapes of every layer that is not a container."""
+    shapes, hooks = [], []
+    for layer in network.modules():
+        if not list(layer.children()):
+            hooks.append(layer.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape[1:]))))
+    with torch.no_grad():
+        result = network(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return shapes, result
+
+
+def test_content_encoder_has_the_papers_shapes():
+    network = ContentEncoder().eval()
+    shapes, code = shapes_of(network, torch.zeros(1, 28, 12))
+    assert code.shape == (1, 256)
+    for expected in [(64, 28, 12), (128, 28, 12), (128, 26, 5), (256, 26, 5), (512, 26, 5), (512, 12, 2), (1, 2048)]:
+        assert expected in shapes, expected
+    assert network.dense[0].in_features == 12288
+
+
+def test_emotion_encoder_has_the_papers_shapes():
+    network = EmotionEncoder(num_features=12).eval()
+    shapes, code = shapes_of(network, torch.zeros(1, 28, 12))
+    assert code.shape == (1, 128)
+    for expected in [(64, 12, 28), (64, 12, 13), (256, 12, 13), (256, 1, 13), (512, 1, 13), (512, 1, 6), (1, 2048)]:
+        assert expected in shapes, expected
+    assert network.classifier.weight.shape == (8, 128)
+
+
+def test_decoder_has_the_papers_shapes():
+    network = SpeechDecoder().eval()
+    shapes, windows = shapes_of(network, torch.zeros(1, 256), torch.zeros(1, 128))
+    assert windows.shape == (1, 28, 12)
+    for expected in [(256, 4, 4), (128, 8, 6), (64, 16, 12), (32, 28, 12), (1, 28, 12)]:
+        assert expected in shapes, expected
+
+
+def test_predictor_has_the_papers_sizes():
+    network = LandmarkPredictor()
+    assert network.lstm.input_size == 512 + 256 + 128
+    assert (network.lstm.num_layers, network.lstm.hidden_size) == (3, 256)
+    assert [layer.out_features for layer in network.mlp if isinstance(layer, torch.nn.Linear)] == [256, 32]
+
+
+def test_predictor_in_chunks_equals_the_whole():
+    torch.manual_seed(0)
+    network = LandmarkPredictor(6, 8, (8, 4), 8, num_components=5).eval()
+    network.components.normal_()
+    neutral, content, emotion = torch.randn(1, 68, 2), torch.randn(1, 9, 6), torch.randn(1, 9, 8)
+    with torch.no_grad():
+        whole, _ = network(neutral, content, emotion)
+        first, state = network(neutral, content[:, :4], emotion[:, :4])
+        second, _ = network(neutral, content[:, 4:], emotion[:, 4:], state)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole)
+
+
+def test_alignment_is_equation_1():
+    torch.manual_seed(1)
+    network = AlignmentNetwork(token_size=16, hidden=8).eval()
+    predicted, original = torch.randn(2, 68, 16), torch.randn(2, 68, 16)
+    with torch.no_grad():
+        attended = network.attend(predicted, original).numpy()
+    w_q, w_k, w_v = (layer.weight.detach().numpy().T for layer in (network.query, network.key, network.value))
+    for n in range(2):
+        q, k, v = predicted[n].numpy() @ w_q, original[n].numpy() @ w_k, original[n].numpy() @ w_v
+        scores = q @ k.T / np.sqrt(16)
+        shares = np.exp(scores - scores.max(1, keepdims=True))
+        np.testing.assert_allclose(attended[n], shares / shares.sum(1, keepdims=True) @ v, atol=1e-5)
+
+
+def test_alignment_output_is_one_dense_layer_on_the_attended_tokens():
+    torch.manual_seed(2)
+    network = AlignmentNetwork(token_size=8, hidden=8).eval()
+    pose, face = torch.randn(3, 68, 2), torch.randn(3, 68, 2)
+    with torch.no_grad():
+        attended = network.attend(network.embed_predicted(face), network.embed_original(pose))
+        expected = attended.flatten(1) @ network.dense.weight.T + network.dense.bias
+        torch.testing.assert_close(network(pose, face), expected.unflatten(-1, (68, 2)))
+
+
+@pytest.mark.parametrize(("network", "features"), [(ContentEncoder(2, 8, 6), 12), (EmotionEncoder(2, 8, 6), 15)])
+def test_a_stretch_gives_one_code_per_window(network, features):
+    torch.manual_seed(3)
+    network.eval()
+    rows = torch.randn(2, 4 * 10 + 24, features)
+    with torch.no_grad():
+        stretch = network.over_rows(rows)
+        assert stretch.shape == (2, 10, 6)
+        single = network.over_rows(rows[:, :28])
+        torch.testing.assert_close(single[:, 0], network(rows[:, :28]))
+        # far from the ends, moving the stretch by one window moves the codes by one
+        torch.testing.assert_close(network.over_rows(rows[:, 4:])[:, 3:6], stretch[:, 4:7])
+
+
+def test_speech_model_is_one_state_dict_and_its_sizes():
+    torch.manual_seed(4)
+    model, twin = SpeechModel(**TINY).eval(), SpeechModel(**TINY).eval()
+    twin.load_state_dict(model.state_dict())
+    rows, neutral = torch.randn(1, 4 * 6 + 24, 15), torch.randn(1, 68, 2)
+    for each in (model, twin):
+        each.landmark_predictor.components.copy_(torch.ones(5, 136))
+    with torch.no_grad():
+        results = []
+        for each in (model, twin):
+            content = each.content(rows[..., :12], torch.zeros(12), torch.ones(12))
+            emotion = each.emotion(rows).mean(1, keepdim=True).expand(-1, 6, -1)
+            results.append(each.landmark_predictor(neutral, content, emotion)[0])
+    assert results[0].shape == (1, 6, 68, 2)
+    torch.testing.assert_close(*results)

@@ -1,0 +1,175 @@
+"""Speech on a shot: pauses close the lips, the person's own motion stays, chunks do not show, bad input is refused."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from hdtalk.config import SpeechConfig
+from hdtalk.data import SpeechFeatures
+from hdtalk.emotion import mix_codes, named_code, parse_emotion, voice_code
+from hdtalk.errors import InputError, UsageError
+from hdtalk.face_units import lip_gap, to_face_units
+from hdtalk.models.speech import EMOTIONS, SpeechModel
+from hdtalk.speech_landmarks import closing_curve, predict_landmarks
+
+SIZES = {
+    "content_encoder": {"width": 2, "hidden": 8, "code_size": 6},
+    "emotion_encoder": {"width": 2, "hidden": 8, "code_size": 8},
+    "landmark_predictor": {
+        "content_size": 6,
+        "emotion_size": 8,
+        "reference_sizes": (8, 4),
+        "lstm_size": 8,
+        "num_components": 2,
+    },
+    "alignment": {"token_size": 8, "hidden": 8},
+}
+
+
+def neutral_landmarks():
+    rng = np.random.default_rng(0)
+    points = rng.normal(0, 0.3, (68, 2))
+    points[[36, 37, 38, 39, 40, 41]] = [(-0.5, 0), (-0.4, -0.05), (-0.3, -0.05), (-0.2, 0), (-0.3, 0.05), (-0.4, 0.05)]
+    points[[42, 43, 44, 45, 46, 47]] = [(0.2, 0), (0.3, -0.05), (0.4, -0.05), (0.5, 0), (0.4, 0.05), (0.3, 0.05)]
+    points[33] = (0, 0.5)
+    points[[61, 62, 63], :] = [(-0.1, 0.8), (0, 0.8), (0.1, 0.8)]
+    points[[67, 66, 65], :] = [(-0.1, 0.8), (0, 0.8), (0.1, 0.8)]
+    return points.astype(np.float32)
+
+
+class Copies(torch.nn.Module):
+    """Stands in for a trained alignment network where pose and face are both upright: the face is the answer."""
+
+    def forward(self, original, predicted):
+        return predicted
+
+
+@pytest.fixture
+def model():
+    """A model whose first component opens the mouth, the second lifts the brows; it speaks wide open all the time."""
+    torch.manual_seed(0)
+    model = SpeechModel(**SIZES).eval().requires_grad_(False)
+    components = torch.zeros(2, 68, 2)
+    components[0, [55, 56, 57, 58, 59, 65, 66, 67], 1] = 0.2
+    components[1, 17:27, 1] = -0.1
+    model.landmark_predictor.components.copy_(components.flatten(1))
+    model.landmark_predictor.mlp[-1].bias.copy_(torch.tensor([1.0, 0.0]))
+    model.alignment = Copies()
+    for k in range(8):
+        model.emotion_codes[k, k] = 1
+    return model
+
+
+def features(seconds, pauses=()):
+    rng = np.random.default_rng(1)
+    rows = round(100 * seconds)
+    silent = np.zeros(rows, bool)
+    for start, end in pauses:
+        silent[round(100 * start) : round(100 * end)] = True
+    mfcc = rng.normal(size=(rows, 12)).astype(np.float32) * 10
+    prosody = rng.normal(size=(rows, 3)).astype(np.float32)
+    return SpeechFeatures(mfcc, prosody, silent, np.zeros(12, np.float32), round(16000 * seconds), -20.0)
+
+
+def shot(count, size=150.0):
+    frames = np.repeat(neutral_landmarks()[None], count, 0)
+    frames[:, [37, 38, 43, 44], 1] += 0.1 * (np.arange(count) % 17 == 5)[:, None]  # blinks
+    angle = 0.1 * np.sin(np.arange(count) / 9)
+    turn = np.stack([np.stack([np.cos(angle), -np.sin(angle)], -1), np.stack([np.sin(angle), np.cos(angle)], -1)], 1)
+    return (frames @ turn * size + 300 + 5 * np.sin(np.arange(count) / 7)[:, None, None]).astype(np.float32)
+
+
+def gaps(landmarks_px):
+    return lip_gap(to_face_units(landmarks_px)[0])
+
+
+def test_pauses_close_the_lips_and_speech_opens_them(model):
+    speech = features(4, pauses=[(1.5, 2.5)])
+    gap = gaps(predict_landmarks(speech, shot(130), 25, model=model))
+    assert gap[5:35].min() > 0.1
+    assert np.abs(gap[42:58]).max() < 0.005
+    assert gap[66:95].min() > 0.1
+    assert np.abs(gap[106:]).max() < 0.005  # the shot goes on after the speech
+    assert np.abs(np.diff(gap)).max() < 0.1  # no jump
+
+
+@pytest.mark.parametrize("fps", [24, 25, 29.97, 30, 50, Fraction(60)])
+def test_every_frame_rate_gives_every_frame(model, fps):
+    source = shot(round(float(fps) * 2))
+    result = predict_landmarks(features(2, pauses=[(0.8, 1.2)]), source, fps, model=model)
+    assert result.shape == source.shape
+    assert result.dtype == np.float32
+    gap = gaps(result)
+    middle = round(float(fps))
+    assert abs(gap[middle - 1]) < 0.01
+    assert gap[round(0.5 * float(fps))] > 0.1
+
+
+def test_eyes_blink_as_in_the_shot_and_pose_is_the_shots(model):
+    source = shot(60)
+    result = predict_landmarks(features(2.4), source, 25, model=model)
+    np.testing.assert_allclose(result[:, 36:48], source[:, 36:48], atol=0.02)
+    np.testing.assert_allclose(result[:, 27:31], source[:, 27:31], atol=0.02)
+
+
+def test_chunks_do_not_show(model):
+    speech, source = features(4, pauses=[(1, 1.5)]), shot(120)
+    whole = predict_landmarks(speech, source, 30, model=model, config=SpeechConfig(chunk_frames=1000))
+    parts = predict_landmarks(speech, source, 30, model=model, config=SpeechConfig(chunk_frames=37))
+    np.testing.assert_allclose(parts, whole, atol=0.05)
+
+
+def test_silence_keeps_the_mouth_shut(model):
+    result = predict_landmarks(features(2, pauses=[(0, 2)]), shot(50), 25, model=model)
+    assert np.abs(gaps(result)).max() < 0.005
+
+
+def test_bad_landmarks_are_refused(model):
+    with pytest.raises(InputError, match=r"\[T,68,2\]"):
+        predict_landmarks(features(1), np.zeros((0, 68, 2)), 25, model=model)
+    broken = shot(5)
+    broken[2, 3] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        predict_landmarks(features(1), broken, 25, model=model)
+
+
+def test_ramps_lie_inside_the_pause():
+    silent = np.zeros(60, bool)
+    silent[20:40] = True
+    curve = closing_curve(silent, 25, 0.16)
+    np.testing.assert_allclose(curve[19:26], [0, 0.25, 0.5, 0.75, 1, 1, 1])
+    np.testing.assert_allclose(curve[34:41], [1, 1, 1, 0.75, 0.5, 0.25, 0])
+    start = closing_curve(np.arange(30) < 10, 25, 0.16)
+    assert start[0] == 1  # no ramp where the recording begins
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_the_emotion_space_is_linear(model, share):
+    happy, neutral = named_code(model, "happy"), named_code(model, "neutral")
+    torch.testing.assert_close(named_code(model, f"happy:{share}"), (1 - share) * neutral + share * happy)
+    torch.testing.assert_close(mix_codes(happy, neutral, share), (1 - share) * happy + share * neutral)
+
+
+@pytest.mark.parametrize("text", ["joy", "happy:2", "happy:-0.1", "happy:x", ""])
+def test_unknown_emotions_are_refused(text):
+    with pytest.raises(UsageError, match="NAME:0..1"):
+        parse_emotion(text)
+
+
+def test_emotion_names():
+    assert parse_emotion(" Happy:0.5 ") == ("happy", 0.5)
+    assert parse_emotion("disgust") == ("disgusted", 1.0)
+    assert {parse_emotion(name)[0] for name in EMOTIONS} == set(EMOTIONS)
+
+
+def test_pauses_do_not_count_for_the_voices_emotion(model):
+    speech = features(3)
+    changed = features(3, pauses=[(2, 3)])
+    changed.mfcc[205:] = 99
+    code, other = voice_code(model, speech), voice_code(model, changed)
+    first_two = voice_code(model, SpeechFeatures(*(getattr(speech, n)[:200] for n in ("mfcc", "prosody", "silent")),
+                                                 speech.silent_row, 32000, -20.0))  # fmt: skip
+    assert torch.linalg.norm(other - first_two) < 0.3 * torch.linalg.norm(other)
+    assert torch.isfinite(code).all()

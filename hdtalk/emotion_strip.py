@@ -122,7 +122,7 @@ def parse_ends(text: str) -> tuple[str, str]:
 
 def moving_codes(first: torch.Tensor, second: torch.Tensor, speech: SpeechFeatures) -> torch.Tensor:
     """Codes `[H, e]` in steps of SPAN_FRAMES that go from one code `[e]` to the other while the speech lasts."""
-    count = max(2, -(-num_video_frames(speech, STRETCH_FPS) // SPAN_FRAMES))
+    count = max(2, num_video_frames(speech, STRETCH_FPS) // SPAN_FRAMES)
     shares = torch.linspace(0, 1, count, device=first.device)[:, None]
     return torch.lerp(first[None], second[None], shares)
 

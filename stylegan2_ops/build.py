@@ -13,6 +13,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -189,7 +190,7 @@ class Toolchain:
 class _Library:
     """The loaded kernels of this process, or why there are none: at most one attempt, and one warning."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kernels: Any = None
         self._failure: str | None = None
@@ -222,17 +223,25 @@ class _Library:
             torch.ops.load_library(str(library))
         except OSError as error:
             raise BuildError(f"the compiled library does not load: {error} ({FORGET})") from error
-        from stylegan2_ops.selfcheck import disagreements
-
-        wrong = disagreements(torch.ops.stylegan2_ops, torch.device("cuda"))
-        if wrong:
-            raise BuildError(
-                f"the compiled kernels disagree with the reference in {', '.join(wrong)}; please report it"
-            )
-        return torch.ops.stylegan2_ops
+        return trusted(torch.ops.stylegan2_ops, torch.device("cuda", torch.cuda.current_device()))
 
 
 _library = _Library()
+
+
+def trusted(kernels: Any, device: torch.device) -> Any:
+    """`kernels`, once they agree with the reference on `device`. Raises BuildError."""
+    from stylegan2_ops.selfcheck import disagreements
+
+    try:
+        # A thread of its own: the caller's no_grad, inference mode, autocast and default device end at its border.
+        with ThreadPoolExecutor(1) as pool:
+            wrong = pool.submit(disagreements, kernels, device).result()
+    except RuntimeError as error:
+        raise BuildError(f"the compiled kernels do not run: {str(error).splitlines()[0]}") from error
+    if wrong:
+        raise BuildError(f"the compiled kernels disagree with the reference in {', '.join(wrong)}; please report it")
+    return kernels
 
 
 def _sources() -> list[Path]:
@@ -255,10 +264,11 @@ def _architectures_here() -> tuple[str, ...]:
 def _find_cuda() -> Path:
     """The toolkit's folder. A bare `nvcc` may be a wrapper script, so its folder counts only with the headers."""
     on_path = shutil.which("nvcc")
-    candidates = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    named = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    candidates = [Path(name) for name in named if name]
     candidates += [Path(on_path).resolve().parents[1]] if on_path else []
-    candidates += ["/usr/local/cuda", *sorted(Path(torch.__file__).parents[1].glob("nvidia/cu*"))]
-    for home in (Path(candidate) for candidate in candidates if candidate):
+    candidates += [Path("/usr/local/cuda"), *sorted(Path(torch.__file__).parents[1].glob("nvidia/cu*"))]
+    for home in candidates:
         if (home / "bin" / "nvcc").is_file() and (home / "include" / "cuda_runtime_api.h").is_file():
             break
     else:

@@ -51,8 +51,10 @@ def _cases(kernels: Any, device: torch.device) -> Iterator[tuple[str, torch.Tens
             parameters = [t.to(device) for t in (f, scale, noise, b)]
             factors = ((1, 1), (1, 1), (1, 1, 1, 1), True, 1.0)
             y = kernels.upfirdn2d(x_device, *parameters, *factors, True, 0.2, 1.4, 1.5)
-            arguments = {"padding": 1, "flip_filter": True, "gain": 1.4, "clamp": 1.5, "impl": "ref"}
-            yield f"upfirdn2d_bias_act {layout}", y, upfirdn2d_bias_act(x, f, b, scale=scale, noise=noise, **arguments)
+            expected = upfirdn2d_bias_act(
+                x, f, b, scale=scale, noise=noise, padding=1, flip_filter=True, gain=1.4, clamp=1.5, impl="ref"
+            )
+            yield f"upfirdn2d_bias_act {layout}", y, expected
             for act in ACTIVATIONS:
                 setting = Setting(1, act, ACTIVATIONS[act].alpha, 1.3, 1.5)
                 x_leaf = x.clone().requires_grad_()

@@ -58,7 +58,8 @@ class _Upfirdn2d(torch.autograd.Function):
     def forward(ctx: Any, x, f, up, down, padding, flip_filter, gain, impl):
         kernels = build.extension_for(x, impl)
         if kernels is None:
-            y = _upfirdn2d_ref(x, f, up, down, padding, flip_filter, gain)
+            with torch.autocast(x.device.type, enabled=False):  # which would let convolutions change the dtype
+                y = _upfirdn2d_ref(x, f, up, down, padding, flip_filter, gain)
         else:
             y = _upfirdn2d_cuda(kernels, x, f, up, down, padding, flip_filter, gain)
         ctx.save_for_backward(f)

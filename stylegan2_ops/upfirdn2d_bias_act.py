@@ -39,16 +39,16 @@ def upfirdn2d_bias_act(
     The result has dtype and memory format of `x`. Twice differentiable in `x`, `b`, `scale` and `noise`.
     Raises ValueError for shapes or arguments that do not fit, RuntimeError for `impl="cuda"` without kernels.
     """
-    x, taps, up, down, padding = checked(x, f, up, down, padding)
-    _check(x, taps, b, scale, noise, up, down, padding, clamp)
+    x, taps, ups, downs, sides = checked(x, f, up, down, padding)
+    _check(x, taps, b, scale, noise, ups, downs, sides, clamp)
     kernels = build.extension_for(x, impl)
     setting = Setting(1, "lrelu", float(negative_slope), float(gain), clamp)
     if kernels is not None and setting.output_tells_slope and taps.shape[0] <= 8:
-        filtering = (up, down, padding, bool(flip_filter), float(filter_gain), impl)
+        filtering = (ups, downs, sides, bool(flip_filter), float(filter_gain), impl)
         return _Fused.apply(x, scale, noise, b, merge_short(taps, longest=8), filtering, kernels, setting)
     y = x
-    if f is not None or up != (1, 1) or down != (1, 1) or any(padding):
-        y = upfirdn2d(x, taps, up, down, padding, flip_filter, filter_gain, impl)
+    if f is not None or (ups, downs, sides) != ((1, 1), (1, 1), (0, 0, 0, 0)):
+        y = upfirdn2d(x, taps, ups, downs, sides, flip_filter, filter_gain, impl)
     elif filter_gain != 1:
         y = y * filter_gain
     return _finish_ref(y, b, scale, noise, float(negative_slope), float(gain), clamp)

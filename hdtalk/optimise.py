@@ -21,6 +21,7 @@ from hdtalk.regions import lower_face_mask
 log = logging.getLogger(__name__)
 
 DEFAULTS = OptimiseConfig()
+MIN_SHOT = 4  # frames whose codes span a space of their own
 LANDMARKER_SIDE = 256  # pixels of the picture that the landmark net sees
 
 Progress = Callable[[int, int], None]  # frames done, of all
@@ -69,8 +70,8 @@ class LatentSpace:
     coordinates are the offset itself, `[n, num_ws, 512]`. `groups`: how many sets of directions the layers have.
     """
 
-    def __init__(self, num_ws: int, basis: torch.Tensor | None, groups: int = 1):
-        self.num_ws, self.basis, self.groups = num_ws, basis, groups
+    def __init__(self, name: str, num_ws: int, basis: torch.Tensor | None, groups: int = 1):
+        self.name, self.num_ws, self.basis, self.groups = name, num_ws, basis, groups
 
     def zeros(self, n: int, device: torch.device) -> torch.Tensor:
         shape = (n, self.num_ws, 512) if self.basis is None else (n, len(self.basis))
@@ -101,16 +102,17 @@ def latent_space(
     broken face, so the others keep to directions that occur:
 
     "shot": principal components of the shot's own `pivots` `[N, num_ws, 512]`: what this person's code did, where the
-    generator was tuned. "whitened": those of 8192 samples of the mapping network, shared by the layers of a group.
+    generator was tuned (a shot of hardly any frames gets the whitened one). "whitened": those of 8192 samples of the
+    mapping network, shared by the layers of a group.
 
     Raises `UsageError` for a space or a grouping that does not exist."""
     device = generator.mean_latent.device
     if config.latent_space == "w+":
-        return LatentSpace(generator.num_ws, None)
-    if config.latent_space == "shot":
+        return LatentSpace("w+", generator.num_ws, None)
+    if config.latent_space == "shot" and len(pivots) >= MIN_SHOT:
         basis = _principal_components(pivots.flatten(1), config.components)
-        return LatentSpace(generator.num_ws, basis.reshape(len(basis), *pivots.shape[1:]).to(device))
-    if config.latent_space != "whitened":
+        return LatentSpace("shot", generator.num_ws, basis.reshape(len(basis), *pivots.shape[1:]).to(device))
+    if config.latent_space not in ("shot", "whitened"):
         raise UsageError(f"latent_space {config.latent_space!r}: unknown. Known: shot, whitened, w+.")
     layers = torch.arange(generator.num_ws)
     groupings = {
@@ -129,7 +131,7 @@ def latent_space(
     count = 1 if config.layer_groups == "coarse" else int(group_of.max()) + 1
     members = torch.stack([(group_of == group).float() for group in range(count)])  # [groups, num_ws]
     basis = torch.einsum("gl,kd->gkld", members, directions).flatten(0, 1)
-    return LatentSpace(generator.num_ws, basis.to(device), count)
+    return LatentSpace("whitened", generator.num_ws, basis.to(device), count)
 
 
 def optimise_frames(

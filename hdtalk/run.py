@@ -135,6 +135,9 @@ class Run:
         video = Path(video)
         output = Path(output or video.with_name(f"{video.stem}_{'edited' if speech else 'inverted'}.mp4"))
         media.check_output(output, config.overwrite)
+        for beside in [output.with_suffix(".json"), *([_beside(output, "_compare")] if config.compare else [])]:
+            if beside.exists() and not config.overwrite:
+                raise UsageError(f"{beside} exists already. Choose another name for the output or add --overwrite.")
         for place in (video, speech):
             if place is not None and output.exists() and os.path.samefile(output, place):
                 raise UsageError(f"{output}: the output would overwrite an input. Choose another name.")
@@ -172,7 +175,7 @@ class Run:
         require_disk(job_folder, disk)
         seconds = {}
         if estimate:
-            notes += _look_for_faces(video, first, stop, networks, config)
+            notes += _look_for_faces(video, first, stop, networks, config) if track_px is None else []
             seconds = estimate_seconds(networks, config, stop - first, len(order), device, dtype)
             if speech is None:
                 seconds = {stage: seconds[stage] for stage in ("faces", "inversion", "writing")}
@@ -331,7 +334,7 @@ class Run:
             solve = {"generator": inversion.generator, "landmarker": bundle.landmarker, "perceptual": bundle.perceptual}
             anchors, done, total = None, 0, len(outputs)
             displacements = ((target_px - source_px) / crops.track.resolution).reshape(len(outputs), -1)
-            if config.joint and config.anchors and config.latent_space != "shot":
+            if config.joint and config.anchors and space.name != "shot":
                 chosen = optimise.choose_anchors(displacements, config.anchors)
                 total += len(chosen)
                 if 0 not in stage.chunks:
@@ -352,7 +355,7 @@ class Run:
                     part = frames(rows)
                     if anchors is not None:
                         start = optimise.warm_starts(displacements[rows], displacements[chosen], anchors)
-                    elif config.joint and config.latent_space == "shot":
+                    elif config.joint and space.name == "shot":
                         start = optimise.shot_starts(space, part, shot_px, inversion.pivots[sample])
                     solution = optimise.optimise_frames(
                         **solve, space=space, frames=part, config=config, start=start, before=before,
@@ -430,7 +433,7 @@ class Run:
         """OUT_compare: original, landmarks and edited side by side."""
         from hdtalk import compare
 
-        path = self.output.with_name(f"{self.output.stem}_compare{self.output.suffix}")
+        path = _beside(self.output, "_compare")
         with self._timed("comparison"):
             compare.write_comparison(self.video, self.output, path, targets.landmarks_px, self.first + self.order)
         return path
@@ -715,6 +718,10 @@ def _look_for_faces(
     if not found:
         raise InputError(f"{video}: no face in the {len(places)} frames looked at. Expected one talking head.")
     return [f"a face was found in {found} of the {len(places)} frames looked at"]
+
+
+def _beside(output: Path, ending: str) -> Path:
+    return output.with_name(f"{output.stem}{ending}{output.suffix}")
 
 
 def _length_note(wanted: int, num_source: int, info: VideoInfo, config: EditConfig) -> str:

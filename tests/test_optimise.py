@@ -88,7 +88,7 @@ def test_mahalanobis_is_the_squared_length_in_standard_deviations(tiny_networks)
     space = optimise.latent_space(tiny_networks.generator, CONFIG)
     coordinates = torch.tensor(np.random.default_rng(0).normal(size=(2, 16)), dtype=torch.float32)
     np.testing.assert_allclose(space.mahalanobis(coordinates), (coordinates.numpy() ** 2).sum(1), rtol=1e-5)
-    assert not LatentSpace(8, None).mahalanobis(torch.ones(2, 8, 512)).any()
+    assert not LatentSpace("w+", 8, None).mahalanobis(torch.ones(2, 8, 512)).any()
 
 
 @pytest.mark.parametrize(("latent_space", "rate"), [("whitened", 0.1), ("w+", 0.005)])

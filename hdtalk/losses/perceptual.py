@@ -57,16 +57,21 @@ class PerceptualLoss(nn.Module):
         """Distance float32 `[N]` of two results of `features`; one may hold a single image for all of the other."""
         pairs = zip(features_a, features_b, strict=True)
         return sum(
-            ((a - b).square().mean((2, 3), dtype=torch.float32) * getattr(self, f"lin{k}").float()).sum(1)
+            ((a - b).square().mean((2, 3), dtype=_accurate(a)) * getattr(self, f"lin{k}").to(_accurate(a))).sum(1)
             for k, (a, b) in enumerate(pairs)
         )
 
 
 def _unit(tap):
-    squared = tap.float().square().sum(1, keepdim=True)
+    squared = tap.to(_accurate(tap)).square().sum(1, keepdim=True)
     zero = squared < NEGLIGIBLE
     unit = tap / (torch.where(zero, 1.0, squared).sqrt() + PADDING).to(tap.dtype)
     return torch.where(zero, (tap / (squared.sqrt() + PADDING)).to(tap.dtype).detach(), unit)
+
+
+def _accurate(tap):
+    """float32, or float64 where the images have it."""
+    return torch.promote_types(tap.dtype, torch.float32)
 
 
 class _TorchvisionBackbone(nn.Module):

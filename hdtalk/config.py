@@ -105,7 +105,7 @@ class OptimiseConfig:
     lambda_feature_smooth: float = 0.1  # takes lambda_smooth's place there
     mouth_weight: float = 3.0  # a_i of equation (6)
     eyes_weight: float = 2.0
-    target_heatmaps: str = "gaussian"  # gaussian | shifted: the source frame's own maps, moved to the targets
+    target_heatmaps: str = "shifted"  # the source frame's own maps, moved to the targets | gaussian
     sigma_cells: float = 1.0  # of the Gaussians, as in the landmark nets' training
     latent_space: str = "shot"  # shot: directions of the shot's own codes | whitened: of the generator's w | w+: free
     components: int = 48  # of the first two
@@ -186,6 +186,7 @@ PAPER = {
         "perceptual_side": 0,
     },
     "optimise": {
+        "target_heatmaps": "gaussian",
         "latent_space": "w+",
         "lambda_mahalanobis": 0.0,
         "perceptual_mouth": 1.0,

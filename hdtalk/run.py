@@ -24,6 +24,7 @@ from hdtalk.emotion import parse_emotion
 from hdtalk.errors import InputError, UsageError
 from hdtalk.images import shrink, to_crops, to_images
 from hdtalk.job import Job, Stage, array_hash, file_hash, write_atomically
+from hdtalk.latent_space import latent_space
 from hdtalk.memory import keep_large_buffers
 from hdtalk.options import resolve
 from hdtalk.plan import CROP_CHUNK, Plan, estimate_bytes, estimate_seconds, frame_order, require_disk, used_frames
@@ -316,7 +317,7 @@ class Run:
         shot_px = crop.landmarks_to_crop(
             targets.face_px[crops.rows[sample]], crops.track.quads_px[crops.rows[sample]], crops.track.resolution
         )
-        space = optimise.latent_space(bundle.generator, config, inversion.pivots[sample], self.config.seed)
+        space = latent_space(bundle.generator, config, inversion.pivots[sample], self.config.seed)
 
         def frames(rows: np.ndarray) -> optimise.Frames:
             pivots = inversion.pivots[place[rows]].to(self.device)

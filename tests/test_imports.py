@@ -14,7 +14,7 @@ WEIGHTS = ["checkpoints", "conversion", "architectures", "registry", "download",
 # lower number: lower layer; a module may import its own layer only where SIBLINGS allows it
 LAYER = {
     **dict.fromkeys(["errors", "config", "data", "memory", "py"], 0),
-    **dict.fromkeys(["device", "descent", "draw", "images", "options", "domain", "regions"], 1),
+    **dict.fromkeys(["device", "descent", "draw", "images", "options", "domain", "regions", "latent_space"], 1),
     **dict.fromkeys(["windows", "face_units", "soundtrack", "squares", "tonemap"], 1),
     **dict.fromkeys(["generators", "models", "losses", "metrics"], 1),
     "job": 2,

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 def locality_codes(w: torch.Tensor, pivots: torch.Tensor, alpha: float = 30.0) -> torch.Tensor:
     """Codes at distance `alpha` from the pivots, in the direction of random codes (PTI paper, section on locality).
 
-    `w`: float `[N, 512]`, samples of the mapping network; `pivots`: `[N, num_ws, 512]`. The distance is the norm over the
-    whole `[num_ws, 512]` code. Returns float `[N, num_ws, 512]`.
+    `w`: float `[N, 512]`, samples of the mapping network; `pivots`: `[N, num_ws, 512]`. The distance is the norm over
+    the whole `[num_ws, 512]` code. Returns float `[N, num_ws, 512]`.
     """
     direction = w[:, None] - pivots
     return pivots + alpha * direction / direction.flatten(1).norm(dim=1).clamp_min(1e-8)[:, None, None]

@@ -81,7 +81,7 @@ class InvertConfig:
     steps: int = 200  # of the generator, batched, whatever the length of the shot
     passes: int = 0  # over all frames, one frame a step; replaces `steps` when positive
     batch_size: int = 4
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     cosine: bool = True  # the rate falls to zero; otherwise it is constant
     beta2: float = 0.99
     lambda_l2: float = 10.0
@@ -112,10 +112,10 @@ class OptimiseConfig:
     layer_groups: str = "shared"  # shared: one offset for all layers | coarse: for those to 64 px | thirds | per-layer
     lambda_mahalanobis: float = 2e-4  # on the squared length of the whitened offset
     perceptual_mouth: float = 0.0  # weight of LPIPS where the source's mouth and jaw are, wrong by definition
-    learning_rate: float = 0.08
+    learning_rate: float = 0.1
     cosine: bool = True
     steps: int = 40
-    warm_steps: int = 8  # for frames that start from solved ones
+    warm_steps: int = 10  # for frames that start from solved ones
     anchors: int = 16  # frames with unlike targets that are solved first; the others start from them; 0: none
     joint: bool = True  # all frames of a chunk at once, smooth to both sides; otherwise one after the other
     chunk_frames: int = 32

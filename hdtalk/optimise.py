@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
 from hdtalk.config import OptimiseConfig
@@ -118,17 +119,22 @@ def shot_starts(
     shot_px: np.ndarray,
     shot_pivots: torch.Tensor,
     neighbours: int = 4,
+    smooth_frames: float = 0.7,
 ) -> torch.Tensor:
     """Coordinates to start from: those of the shot's own frames whose mouth and pose are nearest to the target.
 
     `shot_px` `[N, 68, 2]`, `shot_pivots` `[N, num_ws, 512]`: landmarks and pivots of frames of the same shot.
+    `smooth_frames`: sigma of a Gaussian over time, since neighbours may find different frames.
     """
     importance = np.full(68, 0.3, np.float32)
     importance[3:14], importance[48:68] = 0.5, 1.0
     wanted, there = ((points * importance[:, None]).reshape(len(points), -1) for points in (frames.target_px, shot_px))
     side = frames.crops.shape[-1]
     mean = _nearest_mean(wanted / side, there / side, shot_pivots.to(frames.pivots.device), neighbours)
-    return space.encode(mean - frames.pivots)
+    coordinates = space.encode(mean - frames.pivots).cpu().numpy()
+    if smooth_frames > 0:
+        coordinates = gaussian_filter1d(coordinates, smooth_frames, axis=0, mode="nearest")
+    return torch.from_numpy(coordinates).to(frames.pivots.device)
 
 
 def choose_anchors(displacements: np.ndarray, count: int) -> np.ndarray:

@@ -19,6 +19,8 @@ from hdtalk.training.rendered import RenderedStills
 
 FEATURES = (2, 3, 4, 5, 6, 11, 12, 13)  # CelebAMask labels of brows, eyes, glasses, mouth and lips
 LATENT_SIZE = 512
+WEIGHT_STEPS = 50  # of pixel weights held as bytes
+SMALL = 128  # side in px of the pictures that are held decoded in memory
 
 
 # what moves most of the picture comes with few numbers: these parts of the parameters are enlarged, that one reduced
@@ -96,6 +98,7 @@ class GeneratorTask(Task):
         torch.manual_seed(config.seed)
         self.data, self.validation, self.sizes = data, validation, sizes
         self.growth, self.features_from = growth, features_from
+        self.small: tuple[np.ndarray, np.ndarray] | None = None
         self.adversarial_from, self.r1_every = adversarial_from, r1_every
         self.perceptual = None if perceptual is None else perceptual.to(self.device)
         generator = Generator(**sizes).to(self.device, memory_format=torch.channels_last)
@@ -105,11 +108,19 @@ class GeneratorTask(Task):
             sizes["resolution"], channel_base=sizes["channel_base"] // 2, channel_max=sizes["channel_max"]
         ).to(self.device, memory_format=torch.channels_last)
         self.networks = {"generator": generator, "mapping": mapping, "discriminator": discriminator}
-        trained = [p for p in generator.parameters() if p.requires_grad]
+        # equalised weights have unit deviation, so they need far larger steps than biases and constants
+        equalised = [p for p in generator.parameters() if p.requires_grad and p.ndim in (2, 5)]
+        others = [p for p in generator.parameters() if p.requires_grad and p.ndim not in (2, 5)]
         rate = config.learning_rate
         self.optimisers = {
             "main": torch.optim.Adam(
-                [{"params": trained}, {"params": mapping.parameters(), "lr": rate * 0.67}], lr=rate, betas=(0.5, 0.99)
+                [
+                    {"params": equalised},
+                    {"params": others, "lr": rate * 0.15},
+                    {"params": mapping.parameters(), "lr": rate * 0.1},
+                ],
+                lr=rate,
+                betas=(0.5, 0.99),
             ),
             "discriminator": torch.optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.0, 0.99)),
         }
@@ -124,13 +135,22 @@ class GeneratorTask(Task):
         return self.sizes["resolution"]
 
     def batch(self, indices, resolution: int):
-        images, labels = self.data.pictures(indices), self.data.label_maps(indices)
-        return _tensors(images, labels, self.data.params[indices], resolution, self.device)
+        """Truth [N,3,r,r], pixel weights [N,1,r,r] and parameters [N,P]; small pictures come from memory."""
+        params = torch.from_numpy(self.data.params[indices]).to(self.device)
+        if resolution > SMALL:
+            pictures, labels = self.data.pictures(indices), self.data.label_maps(indices)
+            return *_shrunk(pictures, labels, resolution, self.device), params
+        if self.small is None:
+            self.small = _shrink_all(self.data, SMALL)
+        truth, weight = (torch.from_numpy(array[indices]).to(self.device) for array in self.small)
+        truth = F.avg_pool2d(truth.permute(0, 3, 1, 2).float() / 127.5 - 1, SMALL // resolution)
+        weight = F.avg_pool2d(weight[:, None].float() / WEIGHT_STEPS, SMALL // resolution)
+        return truth.contiguous(memory_format=torch.channels_last), weight, params
 
     def step(self, step: int, progress: float, rng: np.random.Generator) -> dict[str, float]:
         resolution = self.resolution_at(progress)
         # small pictures are cheap: keep the cost of a step about even
-        size = self.config.batch_size * min(4, self.sizes["resolution"] // resolution)
+        size = self.config.batch_size * min(8, self.sizes["resolution"] // resolution)
         truth, weight, params = self.batch(rng.integers(len(self.data), size=size), resolution)
         ws = self.networks["mapping"](params)[:, None].expand(-1, self.networks["generator"].num_ws, -1)
         with self.autocast():
@@ -181,7 +201,8 @@ class GeneratorTask(Task):
             whole, mouth = [], []
             for part in np.array_split(chosen, 6):
                 labels = data.label_maps(part)
-                truth, _, params = _tensors(data.pictures(part), labels, data.params[part], resolution, self.device)
+                truth, _ = _shrunk(data.pictures(part), labels, resolution, self.device)
+                params = torch.from_numpy(data.params[part]).to(self.device)
                 ws = averages["mapping"](params)[:, None].expand(-1, averages["generator"].num_ws, -1)
                 with self.autocast():
                     made = averages["generator"].synthesise(ws, noise="none").float()
@@ -209,12 +230,22 @@ class GeneratorTask(Task):
         )
 
 
-def _tensors(images, labels, params, resolution: int, device):
-    """Truth [N,3,r,r] in [-1,1], pixel weights [N,1,r,r], parameters [N,P]."""
-    truth = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+def _shrunk(pictures, labels, resolution: int, device="cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """Truth [N,3,r,r] in [-1,1] and pixel weights [N,1,r,r]."""
+    truth = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     weight = pixel_weights(torch.from_numpy(labels).to(device))
     factor = truth.shape[-1] // resolution
     if factor > 1:
         truth, weight = F.avg_pool2d(truth, factor), F.avg_pool2d(weight, factor)
-    truth = truth.contiguous(memory_format=torch.channels_last)
-    return truth, weight, torch.from_numpy(params).to(device)
+    return truth.contiguous(memory_format=torch.channels_last), weight
+
+
+def _shrink_all(data: RenderedStills, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    """All pictures uint8 [N,r,r,3] and pixel weights uint8 [N,r,r] in steps of 1 / WEIGHT_STEPS."""
+    pictures = np.empty((len(data), resolution, resolution, 3), np.uint8)
+    weights = np.empty((len(data), resolution, resolution), np.uint8)
+    for part in np.array_split(np.arange(len(data)), max(1, len(data) // 64)):
+        truth, weight = _shrunk(data.pictures(part), data.label_maps(part), resolution)
+        pictures[part] = to_uint8(truth)
+        weights[part] = (weight[:, 0] * WEIGHT_STEPS).round().byte().numpy()
+    return pictures, weights

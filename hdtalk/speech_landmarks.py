@@ -16,7 +16,7 @@ from hdtalk.config import SpeechConfig
 from hdtalk.data import SpeechFeatures
 from hdtalk.emotion import SPAN_FRAMES, named_code, voice_code, voice_codes
 from hdtalk.errors import InputError
-from hdtalk.face_units import close_lips, from_face_units, neutral_face, to_face_units
+from hdtalk.face_units import close_lips, from_face_units, lip_gap, neutral_face, to_face_units
 from hdtalk.models.speech import EMOTIONS, SpeechModel
 from hdtalk.windows import STRETCH_FPS, exact_fps, num_video_frames, silent_frames, stretch_of_rows
 
@@ -68,7 +68,7 @@ def predict_landmarks(
     for start in range(0, len(local), config.chunk_frames):
         part = slice(start, start + config.chunk_frames)
         displacement, resting = source.at(times_s[part])
-        moved = _revoice(model, local[part], neutral, config.strength * displacement, resting, bias, lids_open)
+        moved = _revoice(model, local[part], neutral, config.strength * displacement, resting, bias, lids_open, config)
         _, similarity = to_face_units(landmarks_px[part])
         out[part] = from_face_units(moved, similarity)
         if progress:
@@ -146,6 +146,11 @@ def closing_curve(silent: np.ndarray, fps: float, closing_s: float) -> np.ndarra
     return np.where(silent, np.clip(nearest / max(1.0, closing_s * fps), 0, 1), 0).astype(np.float32)
 
 
+def contact(gap: np.ndarray, config: SpeechConfig) -> np.ndarray:
+    """How far lips with this predicted gap `[T]` close, 0..1: a mean over what a mouth might do never quite shuts."""
+    return np.clip((config.lips_free_above - gap) / (config.lips_free_above - config.lips_meet_below), 0, 1)
+
+
 def _emotion_track(model, speech, emotion, emotion_from, config: SpeechConfig) -> torch.Tensor:
     """Emotion codes `[H, e]`, one per `SPAN_FRAMES`, or one for all."""
     if emotion is not None:
@@ -177,9 +182,10 @@ def _alignment_bias(model: SpeechModel, calm: np.ndarray, neutral: np.ndarray) -
     return np.median(close_lips(calm, 1.0) - aligned, axis=0).astype(np.float32)
 
 
-def _revoice(model, local, neutral, displacement, resting, bias, lids_open) -> np.ndarray:
+def _revoice(model, local, neutral, displacement, resting, bias, lids_open, config) -> np.ndarray:
     """Face units of the shot `[T,68,2]` -> the re-voiced face in the same frames, face units."""
-    face = close_lips(neutral + displacement, resting)
+    face = neutral + displacement
+    face = close_lips(face, np.maximum(resting, contact(lip_gap(face), config)))
     aligned = _align(model, local, face)
     calm = _align(model, local, np.repeat(neutral[None], len(local), 0))
     spoken = aligned + bias

@@ -75,7 +75,7 @@ def test_pauses_are_found_and_stops_are_not():
     assert not silent[46:53].any()
 
 
-@pytest.mark.parametrize("noise_db", [-30, -18])
+@pytest.mark.parametrize("noise_db", [-40, -26])
 def test_pauses_are_found_in_noise(noise_db):
     rng = np.random.default_rng(4)
     speech = np.concatenate([np.zeros(RATE // 2), voice(1.0), np.zeros(RATE // 2)])

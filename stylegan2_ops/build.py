@@ -121,8 +121,8 @@ def compile_library(root: Path, sources: Sequence[Path], architectures: Sequence
     """Path of the shared library of `sources` (.cu, .cpp, and the headers they include) in a folder under `root`.
 
     Compiled if it is not there yet; processes that need it at the same time wait for the first. A failed compilation
-    is remembered in the folder and raised again, until the toolchain changes or the folder is removed.
-    Raises BuildError.
+    is remembered in the folder and raised again, until the toolchain changes or the folder is removed; one that was
+    interrupted, or ran out of memory or disk, is not. Raises BuildError.
     """
     folder = root / folder_name(sources, architectures)
     library = folder / "stylegan2_ops.so"
@@ -140,7 +140,8 @@ def compile_library(root: Path, sources: Sequence[Path], architectures: Sequence
             if run.returncode:
                 (folder / "log.txt").write_text(run.stdout + run.stderr)
                 cause = f"compilation failed: {_first_error(run.stdout)} (all of it in {folder / 'log.txt'}; {FORGET})"
-                (folder / "failure.txt").write_text(f"{toolchain.signature()}\n{cause}\n")
+                if run.returncode > 0 and not re.search(r"\bKilled\b|No space left|interrupted by user", run.stdout):
+                    (folder / "failure.txt").write_text(f"{toolchain.signature()}\n{cause}\n")
                 raise BuildError(cause)
             (folder / "complete").touch()
             return library

@@ -19,6 +19,20 @@ def test_selfcheck_finds_nothing(host_kernels):
     assert disagreements(host_kernels, torch.device("cpu")) == []
 
 
+def test_selfcheck_does_not_mind_where_the_first_use_happens(host_kernels):
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
+        assert build.trusted(host_kernels, torch.device("cpu")) is host_kernels
+
+
+def test_kernels_that_do_not_run_are_not_trusted():
+    class Absent:
+        def __getattr__(self, name):
+            raise RuntimeError("no kernel image is available")
+
+    with pytest.raises(build.BuildError, match="do not run: no kernel image"):
+        build.trusted(Absent(), torch.device("cpu"))
+
+
 def test_selfcheck_notices_a_wrong_kernel(host_kernels):
     class Wrong:
         upfirdn2d = host_kernels.upfirdn2d
@@ -27,6 +41,8 @@ def test_selfcheck_notices_a_wrong_kernel(host_kernels):
         def bias_act(*arguments):
             return host_kernels.bias_act(*arguments) * (1.01 if arguments[6] == ACTIVATIONS["swish"].cuda_index else 1)
 
+    with pytest.raises(build.BuildError, match="disagree with the reference in bias_act swish"):
+        build.trusted(Wrong, torch.device("cpu"))
     wrong = disagreements(Wrong, torch.device("cpu"))
     assert "bias_act swish contiguous float32" in wrong
     assert all("swish" in name for name in wrong)

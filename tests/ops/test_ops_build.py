@@ -71,6 +71,16 @@ def test_a_failure_is_remembered_with_its_cause_until_something_changes(source, 
     assert build.compile_library(cache, [source], ["host"], toolchain).exists()
 
 
+def test_running_out_of_memory_is_not_remembered(source, counted, cpp_toolchain, tmp_path):
+    toolchain, _ = counted
+    toolchain.cxx.write_text("#!/bin/sh\necho 'c++: fatal error: Killed signal terminated program cc1plus'\nexit 1\n")
+    with pytest.raises(build.BuildError, match="Killed"):
+        build.compile_library(tmp_path / "cache", [source], ["host"], toolchain)
+    assert not list((tmp_path / "cache").glob("*/failure.txt"))
+    toolchain.cxx.write_text(f'#!/bin/sh\nexec {cpp_toolchain.cxx} "$@"\n')
+    assert build.compile_library(tmp_path / "cache", [source], ["host"], toolchain).exists()
+
+
 def test_processes_that_meet_compile_once(source, counted, tmp_path):
     toolchain, starts = counted
     code = (

@@ -128,6 +128,13 @@ def test_keeps_the_memory_format_forward_and_backward(memory_format, taps, rando
     torch.testing.assert_close(y.detach().double(), expected, rtol=1e-5, atol=1e-4)
 
 
+def test_autocast_leaves_the_dtype_alone():
+    x = torch.randn(1, 2, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = upfirdn2d(x, torch.ones(3), padding=1)
+    assert torch.equal(y, upfirdn2d(x, torch.ones(3), padding=1))
+
+
 def test_strided_and_empty_batches():
     x = torch.arange(72.0).reshape(1, 2, 6, 6).transpose(2, 3)
     f = torch.tensor([[1.0, 2.0], [3.0, 4.0]])

@@ -13,6 +13,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -137,11 +138,12 @@ def flatten_module(module: dict, prefix: str = "", depth: int = 0) -> Iterator[t
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
-    with safe_open(path, framework="pt") as file:
-        metadata = dict(file.metadata() or {})
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
-    dtypes = _safetensors_dtypes(path)
-    content = {key: Tensor(shape, dtypes[key], _from_safetensors(path, key)) for key, shape in shapes.items()}
+    file = safe_open(path, framework="pt")  # stays open as long as its tensors may be loaded
+    metadata, dtypes = dict(file.metadata() or {}), _safetensors_dtypes(path)
+    content = {
+        key: Tensor(tuple(file.get_slice(key).get_shape()), dtypes[key], partial(file.get_tensor, key))
+        for key in file.keys()
+    }
     return Checkpoint(path, "safetensors", content, metadata)
 
 
@@ -155,47 +157,33 @@ def _safetensors_dtypes(path: Path) -> dict[str, torch.dtype]:
     return {key: DTYPE_NAMES[names[entry["dtype"]]] for key, entry in header.items()}
 
 
-def _from_safetensors(path: Path, key: str) -> Callable[[], torch.Tensor]:
-    def load() -> torch.Tensor:
-        with safe_open(path, framework="pt") as file:
-            return file.get_tensor(key)
-
-    return load
-
-
 def _read_zip(path: Path) -> Checkpoint:
-    with zipfile.ZipFile(path) as archive:
-        names = set(archive.namelist())
-        roots = sorted(name[: -len("data.pkl")] for name in names if name.endswith("/data.pkl"))
-        if len(roots) != 1:
-            raise WeightsError("a zip archive, but not one that PyTorch wrote. Unpack it and give the file inside.")
-        (root,) = roots
-        if f"{root}byteorder" in names and archive.read(f"{root}byteorder").strip() != b"little":
-            raise WeightsError("written on a big-endian machine, which is not supported.")
-        if archive.getinfo(f"{root}data.pkl").file_size > MAX_PICKLE_BYTES:
-            raise WeightsError("refused, its index is larger than any checkpoint's.")
-        stream = io.BytesIO(archive.read(f"{root}data.pkl"))
+    archive = zipfile.ZipFile(path)  # stays open as long as its tensors may be loaded: opening reads the whole index
+    names = set(archive.namelist())
+    roots = sorted(name[: -len("data.pkl")] for name in names if name.endswith("/data.pkl"))
+    if len(roots) != 1:
+        raise WeightsError("a zip archive, but not one that PyTorch wrote. Unpack it and give the file inside.")
+    (root,) = roots
+    if f"{root}byteorder" in names and archive.read(f"{root}byteorder").strip() != b"little":
+        raise WeightsError("written on a big-endian machine, which is not supported.")
+    if archive.getinfo(f"{root}data.pkl").file_size > MAX_PICKLE_BYTES:
+        raise WeightsError("refused, its index is larger than any checkpoint's.")
+    stream = io.BytesIO(archive.read(f"{root}data.pkl"))
     is_script = any(name.startswith(f"{root}code/") for name in names) or f"{root}constants.pkl" in names
 
-    def storage(reference: tuple) -> "_Storage":
+    def storage(reference: tuple) -> _Storage:
         _, storage_type, key, _, num_elements = reference
-        return _Storage(storage_type.dtype, num_elements, _from_zip(path, f"{root}data/{key}"))
+        return _Storage(storage_type.dtype, num_elements, partial(_from_zip, archive, f"{root}data/{key}"))
 
     content = _Interpreter(stream, storage, script=is_script).load()
-    if is_script:
-        return Checkpoint(path, "torchscript", content)
-    return Checkpoint(path, "torch", content)
+    return Checkpoint(path, "torchscript" if is_script else "torch", content)
 
 
-def _from_zip(path: Path, name: str) -> Callable[[int], bytes]:
-    def read(num_bytes: int) -> bytes:
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(name).file_size != num_bytes:
-                raise WeightsError(f"damaged, {name} has the wrong size. Fetch the file again.")
-            with archive.open(name) as entry:
-                return entry.read(num_bytes + 1)
-
-    return read
+def _from_zip(archive: zipfile.ZipFile, name: str, num_bytes: int) -> bytes:
+    if archive.getinfo(name).file_size != num_bytes:
+        raise WeightsError(f"damaged, {name} has the wrong size. Fetch the file again.")
+    with archive.open(name) as entry:
+        return entry.read(num_bytes + 1)
 
 
 def _read_pickle(path: Path) -> Checkpoint:

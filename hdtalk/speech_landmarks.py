@@ -27,6 +27,7 @@ _SPOKEN = np.zeros(68, np.float32)
 _SPOKEN[48:] = 1.0
 _SPOKEN[2:15] = (0.33, 0.66, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0.66, 0.33)
 _FIXED = [*range(27, 31), 36, 39, 42, 45]  # nose bridge and eye corners: no expression moves them
+_LOWER, _UPPER = [*range(17), *range(48, 68)], [*range(17, 48)]
 _LIDS = {36: (37, 38, 40, 41), 42: (43, 44, 46, 47)}
 
 
@@ -159,12 +160,12 @@ def _emotion_track(model, speech, emotion, emotion_from, config: SpeechConfig) -
         return voice_code(model, emotion_from)[None]
     sums, counts = voice_codes(model, speech)
     reach = max(0, round(config.emotion_span_s * STRETCH_FPS / SPAN_FRAMES / 2))
-    counts = torch.from_numpy(counts).to(sums)
-    total, number = (torch.cumsum(torch.cat([x[:1] * 0, x]), 0) for x in (sums, counts))
+    frames = torch.from_numpy(counts).to(sums)
+    total, number = (torch.cumsum(torch.cat([x[:1] * 0, x]), 0) for x in (sums, frames))
     index = torch.arange(len(sums), device=sums.device)
     low, high = (index - reach).clamp(min=0), (index + reach + 1).clamp(max=len(sums))
     weight = number[high] - number[low]
-    everywhere = sums.sum(0) / counts.sum() if counts.sum() > 0 else model.emotion_codes[EMOTIONS.index("neutral")]
+    everywhere = sums.sum(0) / frames.sum() if frames.sum() > 0 else model.emotion_codes[EMOTIONS.index("neutral")]
     # a stretch with little speech leans on the whole recording
     return (total[high] - total[low] + 4 * everywhere) / (weight + 4)[:, None]
 
@@ -172,8 +173,8 @@ def _emotion_track(model, speech, emotion, emotion_from, config: SpeechConfig) -
 @torch.no_grad()
 def _align(model: SpeechModel, pose: np.ndarray, face: np.ndarray) -> np.ndarray:
     device = model.emotion_codes.device
-    pose, face = (torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(device) for x in (pose, face))
-    return model.alignment(pose, face).cpu().numpy()
+    faces = (torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(device) for x in (pose, face))
+    return model.alignment(*faces).cpu().numpy()
 
 
 def _alignment_bias(model: SpeechModel, calm: np.ndarray, neutral: np.ndarray) -> np.ndarray:
@@ -186,19 +187,42 @@ def _revoice(model, local, neutral, displacement, resting, bias, lids_open, conf
     """Face units of the shot `[T,68,2]` -> the re-voiced face in the same frames, face units."""
     face = neutral + displacement
     face = close_lips(face, np.maximum(resting, contact(lip_gap(face), config)))
-    aligned = _align(model, local, face)
-    calm = _align(model, local, np.repeat(neutral[None], len(local), 0))
-    spoken = aligned + bias
+    calm = _align(model, local, np.repeat(neutral[None], len(local), 0)) + bias
     # The network's rigid error shows at points that no expression moves; take it out everywhere.
-    spoken += (local - calm - bias)[:, _FIXED].mean(1, keepdims=True)
-    emotional = aligned - calm
+    calm += (local - calm)[:, _FIXED].mean(1, keepdims=True)
+    if config.carry:
+        calm = _join_lips(calm)
+        change = _carried(face - neutral, neutral, calm)
+    else:
+        aligned = _align(model, local, face) + bias
+        change = aligned + (local - aligned)[:, _FIXED].mean(1, keepdims=True) - calm
+    emotional = change.copy()
     emotional[:, _FIXED] = 0
     for corner, lids in _LIDS.items():  # a closed eye stays closed
         openness = np.clip(_lid_gap(local, corner) / lids_open[corner], 0, 1)
         emotional[:, lids] *= openness[:, None, None]
     own = local + emotional
-    moved = own + (spoken - own) * _SPOKEN[:, None]
+    moved = own + (calm + change - own) * _SPOKEN[:, None]
     return _part_lips(moved)
+
+
+def _carried(displacement: np.ndarray, neutral: np.ndarray, posed: np.ndarray) -> np.ndarray:
+    """Displacements `[T,68,2]` of the neutral face, turned and foreshortened by the affine maps that best take the
+    neutral face `[68,2]` to its posed image `[T,68,2]`: one for mouth and jaw, one for the rest."""
+    out = np.zeros_like(displacement)
+    for region in (_LOWER, _UPPER):
+        centred = neutral[region] - neutral[region].mean(0)
+        maps = np.linalg.pinv(centred) @ (posed[:, region] - posed[:, region].mean(1, keepdims=True))  # [T, 2, 2]
+        out[:, region] = displacement[:, region] @ maps
+    return out.astype(np.float32)
+
+
+def _join_lips(local: np.ndarray) -> np.ndarray:
+    """Closes the inner lips of a face at rest point by point, on their middle."""
+    for upper, lower in ((61, 67), (62, 66), (63, 65)):
+        middle = (local[:, upper] + local[:, lower]) / 2
+        local[:, upper] = local[:, lower] = middle
+    return local
 
 
 def _part_lips(local: np.ndarray) -> np.ndarray:

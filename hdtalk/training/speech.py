@@ -253,7 +253,8 @@ class PredictorTask(SpeechTask):
         self.model.emotion_encoder.eval()
         chosen = rng.integers(len(self.takes), size=self.config.batch_size)
         takes = [self.takes[k] for k in chosen]
-        version = rng.integers(len(takes[0].sounds), size=len(takes))
+        version = rng.integers(len(takes[0].sounds), size=len(takes)) | (rng.random(len(takes)) < 0.3)
+        version = np.minimum(version, len(takes[0].sounds) - 1)  # the clean recording a little less often
         starts = [int(rng.integers(-8, max(-7, len(take.displacement) - CROP_FRAMES + 8))) for take in takes]
         rows, truth, neutral = [], [], []
         for take, v, start in zip(takes, version, starts, strict=True):
@@ -281,13 +282,14 @@ class PredictorTask(SpeechTask):
         return {name: loss.item() for name, loss in losses.items()}
 
     def _aligned_loss(self, takes, starts, neutral, predicted, rng, frames_each: int = 3):
-        pose, face = [], []
+        assert self.alignment is not None
+        poses, face = [], []
         for k, (take, start) in enumerate(zip(takes, starts, strict=True)):
             view = list(take.views)[rng.integers(len(take.views))]
             for frame in rng.integers(CROP_FRAMES, size=frames_each):
-                pose.append(take.views[view][np.clip(start + frame, 0, len(take.views[view]) - 1)])
+                poses.append(take.views[view][np.clip(start + frame, 0, len(take.views[view]) - 1)])
                 face.append(neutral[k] + predicted[k, frame])
-        pose = np.stack(pose)
+        pose = np.stack(poses)
         distorted = self.tensor(distort(warp_expression(pose, rng), rng))
         aligned = self.alignment(distorted, torch.stack(face))
         return ((aligned - self.tensor(pose)) ** 2 * self.tensor(LANDMARK_WEIGHTS)[:, None]).mean()
@@ -386,8 +388,8 @@ def emotion_codes(task: SpeechTask, takes: list[Take], rng: np.random.Generator,
         speaking.append(~silent_frames(sound, FPS, EMOTION_FRAMES, start))
     with task.autocast():
         codes = task.model.emotion(task.tensor(rows)).float()
-    speaking = task.tensor(speaking) + 1e-3
-    return codes, speaking / speaking.sum(1, keepdim=True)
+    weights = task.tensor(speaking) + 1e-3
+    return codes, weights / weights.sum(1, keepdim=True)
 
 
 @torch.no_grad()
@@ -407,6 +409,7 @@ def take_codes(model: SpeechModel, takes: list[Take], device, version: int = 0) 
 @torch.no_grad()
 def predict_take(model: SpeechModel, take: Take, code: torch.Tensor, device, version: int = 0) -> np.ndarray:
     """Predicted displacement `[T,68,2]` of a take, at the predictor's rate."""
+    assert take.displacement is not None
     training = model.training
     model.eval()
     sound = take.sounds[version]

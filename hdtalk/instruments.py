@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,24 +57,27 @@ def installed_instruments(bundle_name: str = "auto", device: str | torch.device 
             raise
         bundle, why_not = None, str(error)
     found = dict(_official_networks(device))
-    missing, made_by, stand_ins = {}, {}, set()
+    missing: dict[str, str] = {}
+    made_by: dict[str, str] = {}
+    stand_ins: set[str] = set()
 
     track = landmarks = None
     if bundle and bundle.has("landmarker") and bundle.has("detector"):
         track = face_tracker(bundle)
     else:
-        missing |= dict.fromkeys(FACE_COLUMNS, why_not or f"Bundle {bundle.name} has no landmarker or no detector.")
-    if track and bundle.has("landmarker_eval"):
+        lacks = f"Bundle {bundle.name} has no landmarker or no detector." if bundle else why_not
+        missing |= dict.fromkeys(FACE_COLUMNS, lacks)
+    if bundle and track and bundle.has("landmarker_eval"):
         landmarks = _landmark_reader(bundle.landmarker_eval, device)
         made_by |= dict.fromkeys(("F-LD", "M-LD", "Jitter"), _provenance(bundle))
-    elif track:
+    elif bundle and track:
         reason = f"Bundle {bundle.name} has no landmarker_eval, a landmark net that no loss has seen."
         missing |= dict.fromkeys(("F-LD", "M-LD", "Jitter"), reason)
 
     own = bundle.perceptual if bundle and bundle.has("perceptual") else None
     own = own if own is not None and own.net == "demo" else None
     features = _pooled_taps(own, device) if own is not None else None
-    networks = {
+    networks: dict[str, tuple[Any, Any]] = {
         "LPIPS": (found.get("perceptual"), own),
         "FID": (_fid_features(found["fid"], device) if "fid" in found else None, _as_array(features)),
         "ID": (_embedder(found["identity"], device) if "identity" in found else None, features),
@@ -112,7 +116,7 @@ FILES = {
 MEASURING_ROLES = {"perceptual": "alexnet", "fid": "inception", "identity": "irse50", "sync": "syncnet"}
 
 
-def _official_networks(device: str | torch.device) -> Iterator[tuple[str, torch.nn.Module]]:
+def _official_networks(device: str | torch.device) -> Iterator[tuple[str, Any]]:
     """(role, network) of the published networks in the store."""
     seen = set()
     for folder, entry in installed_files():
@@ -142,7 +146,7 @@ def face_tracker(bundle: Bundle) -> Callable[..., FaceTrack]:
     return track
 
 
-def _landmark_reader(network: torch.nn.Module, device: str | torch.device) -> Callable[[np.ndarray], np.ndarray]:
+def _landmark_reader(network: Any, device: str | torch.device) -> Callable[[np.ndarray], np.ndarray]:
     def read(crops: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             images = _to_images(crops, device) * 2 - 1
@@ -154,10 +158,10 @@ def _landmark_reader(network: torch.nn.Module, device: str | torch.device) -> Ca
     return read
 
 
-def _pooled_taps(perceptual: torch.nn.Module, device: str | torch.device) -> Callable[[np.ndarray], torch.Tensor]:
+def _pooled_taps(perceptual: Any, device: str | torch.device) -> Callable[[np.ndarray], torch.Tensor]:
     def pool(frames: np.ndarray) -> torch.Tensor:
         with torch.inference_mode():
-            return perceptual.features(_to_images(frames, device) * 2 - 1)[-1].mean(dim=(2, 3))
+            return perceptual.backbone(_to_images(frames, device) * 2 - 1)[-1].float().mean(dim=(2, 3))
 
     return pool
 
@@ -174,7 +178,7 @@ def _fid_features(network: torch.nn.Module, device: str | torch.device) -> Calla
     return features
 
 
-def _embedder(network: torch.nn.Module, device: str | torch.device) -> Callable[[np.ndarray], torch.Tensor]:
+def _embedder(network: Any, device: str | torch.device) -> Callable[[np.ndarray], torch.Tensor]:
     return lambda crops: network.embed(_to_images(crops, device) * 2 - 1)
 
 

@@ -126,6 +126,8 @@ def _heading(column: str) -> str:
 def _number(value: float) -> str:
     if math.isnan(value):
         return "-"
+    if 0 < abs(value) < 0.01:
+        return f"{value:.2g}"
     return f"{value:.4f}" if abs(value) < 1 else f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
 
 

@@ -72,5 +72,3 @@ def _head_motion(view: str, num_frames: int, rng: np.random.Generator) -> np.nda
         for f in (0.2, 0.5, 0.9)
     )
     return np.radians(base + sway)
-
-

@@ -54,7 +54,11 @@ FESTIVAL = [
     ("upc_ca_ona_hts", "ca", 1.0, 0),
     ("msu_ru_nsh_clunits", "ru", 1.0, 0),
 ]
-VALIDATION = [("espeak", "hr+f3", "hr", 1.0, 0), ("espeak", "en-us+klatt4", "en", 1.0, 0), ("festival", "pc_diphone", "it", 1.0, 0)]
+VALIDATION = [
+    ("espeak", "hr+f3", "hr", 1.0, 0),
+    ("espeak", "en-us+klatt4", "en", 1.0, 0),
+    ("festival", "pc_diphone", "it", 1.0, 0),
+]
 # Never trained on: flite's awb, a recorded Scottish speaker, and espeak-ng's Polish
 TEST = [
     ("flite", "awb", "en", 1.0, 0),

@@ -60,7 +60,9 @@ def _festival(voice: str, text: str) -> tuple[np.ndarray, int, list[Phone]]:
         script = f"""(voice_{voice}) (set! utt (SynthText "{quoted}")) (utt.save.segs utt "{folder}/segments")
             (utt.save.wave utt "{folder}/sound.wav" (quote riff))"""
         encoding = next((code for part, code in ENCODINGS.items() if part in voice), "utf-8")
-        subprocess.run(["festival", "--pipe"], input=script.encode(encoding, "replace"), check=True, capture_output=True)
+        subprocess.run(
+            ["festival", "--pipe"], input=script.encode(encoding, "replace"), check=True, capture_output=True
+        )
         samples, sample_rate = _read_wav(f"{folder}/sound.wav")
         lines = Path(folder, "segments").read_text(errors="replace").split("#\n", 1)[1].split("\n")
     return samples, sample_rate, _phones([(f[2], float(f[0])) for f in map(str.split, lines) if len(f) >= 3])
@@ -69,8 +71,10 @@ def _festival(voice: str, text: str) -> tuple[np.ndarray, int, list[Phone]]:
 def _phones(ends: list[tuple[str, float]]) -> list[Phone]:
     phones, start = [], 0.0
     for name, end in ends:
-        plain = name.rstrip("0123456789:1")
-        ipa = ARPABET.get(name) or LETTERS.get(name) or ARPABET.get(plain) or LETTERS.get(plain) or LETTERS.get(name[:1])
+        plain = name.rstrip("0123456789:")
+        ipa = (
+            ARPABET.get(name) or LETTERS.get(name) or ARPABET.get(plain) or LETTERS.get(plain) or LETTERS.get(name[:1])
+        )
         phones.append((ipa or "ə", start, end))
         start = end
     return phones

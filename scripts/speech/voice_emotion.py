@@ -1,4 +1,4 @@
-"""Gives a recording the voice of an emotion: pitch level and range, rate, energy, spectral tilt, breathiness, roughness.
+"""Gives a recording an emotion's voice: pitch level and range, rate, energy, spectral tilt, breathiness, roughness.
 
 Directions and sizes follow the common findings on vocal emotion; every value scatters around its mean, so that the
 emotions overlap as voices do. Pitch and time are changed by Praat's overlap-add (praat-parselmouth).
@@ -48,7 +48,7 @@ CHANGES = {
 def express(
     samples: np.ndarray, sample_rate: int, emotion: str, level: int, rng: np.random.Generator, pitch_st: float = 0.0
 ) -> tuple[np.ndarray, float]:
-    """The recording in the emotion's voice, and the factor by which times grew. `pitch_st` moves the voice as a whole."""
+    """The recording in the emotion's voice, and the factor by which times grew. `pitch_st` moves the whole voice."""
     change = _scattered(CHANGES[emotion], LEVELS[level], rng)
     change = replace(change, pitch_st=change.pitch_st + pitch_st)
     stretch = float(np.exp(-change.rate_log))
@@ -105,10 +105,15 @@ def _colour(samples, sample_rate, change: VoiceChange, rng) -> np.ndarray:
     time = np.arange(len(out)) / sample_rate
     if change.rough > 0.02:
         drift = np.cumsum(rng.normal(size=len(out))) / sample_rate**0.5 * 0.5
-        out = out * (1 - np.clip(change.rough, 0, 0.9) * (0.5 + 0.5 * np.sin(2 * np.pi * change.rough_hz * time + drift)))
+        out = out * (
+            1 - np.clip(change.rough, 0, 0.9) * (0.5 + 0.5 * np.sin(2 * np.pi * change.rough_hz * time + drift))
+        )
     if change.breath_db > -45:
         low = butter(2, 20, fs=sample_rate, output="sos")
         envelope = np.sqrt(np.maximum(sosfilt(low, out**2), 0))
-        hiss = sosfilt(butter(2, [1500, min(7000, 0.45 * sample_rate)], "band", fs=sample_rate, output="sos"), rng.normal(size=len(out)))
+        hiss = sosfilt(
+            butter(2, [1500, min(7000, 0.45 * sample_rate)], "band", fs=sample_rate, output="sos"),
+            rng.normal(size=len(out)),
+        )
         out = out + hiss / hiss.std() * envelope * 10 ** (change.breath_db / 20)
     return out

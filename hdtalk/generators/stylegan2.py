@@ -28,6 +28,8 @@ class Generator(nn.Module):
     The state dict holds rosinality's keys and one more, `mean_latent` `[w_dim]`.
     """
 
+    mean_latent: torch.Tensor
+
     def __init__(
         self,
         resolution: int,

@@ -12,8 +12,7 @@ def smoothness_loss(ws: torch.Tensor, before: torch.Tensor | None = None, after:
     first and of the last frame, or None at an end of the shot. Each pair of frames is counted once.
     Returns a float scalar, the sum over pairs.
     """
-    chain = [part for part in (_row(before), ws, _row(after)) if part is not None]
-    chain = torch.cat(chain)
+    chain = torch.cat([part for part in (_row(before), ws, _row(after)) if part is not None])
     return (chain[1:] - chain[:-1]).square().sum()
 
 

@@ -21,6 +21,8 @@ class Encoder4Editing(IRSEBackbone):
     Buffer `mean_latent` `[num_ws, style_dim]` is added to every answer; beside it the keys are the official ones.
     """
 
+    mean_latent: torch.Tensor
+
     def __init__(
         self,
         resolution: int = 1024,

@@ -4,7 +4,7 @@ After CenterNet (Zhou et al., "Objects as Points", 2019): one heat map of centre
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,7 +39,8 @@ class FaceDetector(nn.Module):
         self.centre, self.box = (
             nn.Sequential(_conv(widths[2], widths[2], 3), nn.Conv2d(widths[2], n, 1)) for n in (1, 4)
         )
-        nn.init.constant_(self.centre[-1].bias, -4.0)  # faces are rare: start from "none"
+        last: Any = self.centre[-1]
+        nn.init.constant_(last.bias, -4.0)  # faces are rare: start from "none"
 
     def forward(self, images: torch.Tensor) -> Detections:
         """`images`: RGB `[N, 3, H, W]` in [-1, 1], sides multiples of 32 -> maps at 1/8 of the side."""
@@ -88,7 +89,8 @@ def detection_loss(maps: Detections, boxes_px: Sequence[torch.Tensor]) -> torch.
     positive = is_centre * (1 - probability).square() * F.logsigmoid(centre)
     negative = (1 - is_centre) * (1 - heat).pow(4) * probability.square() * F.logsigmoid(-centre)
     focal = -(positive + negative).sum() / is_centre.sum().clamp(min=1)
-    grid = _grid(*centre.shape[1:], centre.device)
+    height, width = centre.shape[1:]
+    grid = _grid(height, width, centre.device)
     predicted = _corners(grid, box.permute(0, 2, 3, 1))
     misfit = (1 - _generalised_iou(predicted, truth)) * weight
     return focal + 2 * misfit.sum() / weight.sum().clamp(min=1e-6)

@@ -3,6 +3,8 @@
 What a generator was optimised against cannot judge it; this one shares neither architecture nor training seed with FAN.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -28,8 +30,9 @@ class LandmarkRegressor(nn.Module):
         )
         self.squeeze = _conv(widths[-1], 4 * width, 1)  # 4 x 4 cells
         self.head = nn.Sequential(nn.Linear(4 * width * 16, 512), nn.ReLU(), nn.Linear(512, 2 * num_landmarks))
-        nn.init.zeros_(self.head[-1].weight)
-        nn.init.zeros_(self.head[-1].bias)
+        last: Any = self.head[-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """`images`: RGB `[N, 3, 256, 256]` in [-1, 1] -> landmarks float32 `[N, 68, 2]`, (x, y) pixels of the image.

@@ -15,6 +15,10 @@ class SpeechModel(nn.Module):
     """Sizes are given per network, as keyword arguments of its class. The predictor steps at 25 fps; landmarks at other
     rates are interpolated. `emotion_codes` `[8, code]`: the centre of each emotion at full intensity."""
 
+    feature_mean: torch.Tensor
+    feature_scale: torch.Tensor
+    emotion_codes: torch.Tensor
+
     def __init__(
         self,
         content_encoder: dict | None = None,

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -255,7 +256,7 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
     with container:
         if not container.streams.audio:
             raise InputError(f"{path}: there is no sound in this file. Expected an audio file, or a video with sound.")
-        stream = container.streams.audio[0]
+        stream: Any = container.streams.audio[0]
         limit_s = AudioConfig().max_duration_s
         known_s = (container.duration or 0) / av.time_base
         if known_s > limit_s:

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -42,32 +43,32 @@ class Job:
 
     def __init__(self, folder: str | Path, *, restart: bool = False):
         self.folder = Path(folder)
-        self._lock_file = None
+        self._lock_file: TextIO | None = None
         self._restart = restart
 
     def __enter__(self) -> "Job":
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock_file = open(self.folder / "lock", "a+")  # noqa: SIM115 (held until __exit__)
+            lock = self._lock_file = open(self.folder / "lock", "a+")  # noqa: SIM115 (held until __exit__)
         except OSError as error:
             raise InputError(
                 f"{self.folder}: the job folder cannot be used ({error.strerror}). Try --job DIR."
             ) from error
         try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._lock_file.seek(0)
-            holder = self._lock_file.read().strip() or "another process"
-            self._lock_file.close()
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            lock.close()
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
             raise ResourceError(
                 f"{self.folder}: in use by {holder}. Wait for it, stop it, or give this run its own --job DIR."
             ) from error
-        self._lock_file.seek(0)
-        self._lock_file.truncate()
-        self._lock_file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n")
-        self._lock_file.flush()
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n")
+        lock.flush()
         for leftover in self.folder.glob("**/.*.part"):  # of a run that was killed in the middle of a write
             leftover.unlink(missing_ok=True)
         if self._restart:
@@ -194,7 +195,7 @@ def fingerprint(name: str, inputs: Mapping[str, str], config: object, version: i
     return _sha256(json.dumps(content, sort_keys=True, default=_plain).encode())
 
 
-def file_hash(path: str | Path, *, missing_ok: bool = False) -> str:
+def file_hash(path: str | os.PathLike, *, missing_ok: bool = False) -> str:
     """sha256 of a file's content, read in pieces."""
     digest = hashlib.sha256()
     try:

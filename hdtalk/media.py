@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -274,7 +275,7 @@ def _scan(path: str, size: int, modified_ns: int, config: MediaConfig) -> _Scan:
             raise InputError(f"{path}: no frame of the video can be decoded. {EXPECTED}")
         if first.pts is None:
             keys = keys[:0]
-        time_base = stream.time_base
+        time_base: Any = stream.time_base
         declared = stream.frames
         fps, num_frames, variable = _constant_rate(pts, time_base, last_duration, stream)
         orientation = _orientation(first)
@@ -325,7 +326,8 @@ def _open(path: str | os.PathLike) -> av.container.InputContainer:
 
 def _lacks_index(path: str | os.PathLike) -> bool:
     """Walks the top-level boxes of an ISO file: True when it is one and has no 'moov'."""
-    kinds, size = [], os.path.getsize(path)
+    kinds: list[bytes] = []
+    size = os.path.getsize(path)
     with open(path, "rb") as file:
         position = 0
         while position + 8 <= size and len(kinds) < 1000:
@@ -450,7 +452,7 @@ def _nearest_pts(pts: np.ndarray, time_base: Fraction, fps: Fraction, num_frames
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """How to turn decoded pictures upright, from the file's display matrix: transpose?, flip x?, flip y?"""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return False, False, False
     a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].astype(np.int64)
@@ -509,17 +511,17 @@ class _Converter:
 def _decode_from(scan: _Scan, pts: int) -> Iterator[av.VideoFrame]:
     """Decoded frames from the one at `pts` on (or the nearest before it). Tries ever earlier key frames when the
     container lands too late, and the beginning in the end."""
-    before = np.flatnonzero(scan.keys[:, 0] <= pts)[::-1] if len(scan.keys) else []
-    starts = [int(scan.keys[k].min()) for k in before[:3]] + [None]
+    before = np.flatnonzero(scan.keys[:, 0] <= pts)[::-1] if len(scan.keys) else np.zeros(0, int)
+    starts = [*(int(scan.keys[k].min()) for k in before[:3]), None]
     for start in starts:
         container = _open(scan.info.path)
         try:
-            stream = container.streams[scan.stream_index]
+            stream: Any = container.streams[scan.stream_index]
             stream.thread_type = "AUTO"
             if start is not None:
                 container.seek(start, stream=stream, backward=True)
             frames = (frame for frame in _decode(container, stream) if frame.pts is not None)
-            first = next(frames, None)
+            first: Any = next(frames, None)
             if first is None or (first.pts > pts and start is not None):
                 continue
             yield first

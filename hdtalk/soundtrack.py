@@ -53,7 +53,7 @@ class Soundtrack:
             self._stream = container.add_stream_from_template(audio)
             self._packets = (packet for packet in source.demux(audio) if packet.size and packet.pts is not None)
             self._pending = next(self._packets, None)
-            self._first_pts = max(self._pending.pts, 0) if self._pending else 0
+            self._first_pts = max(self._pending.pts or 0, 0) if self._pending else 0
             return
         self.rate = min((rate for rate in AAC_RATES if rate >= audio.rate), default=AAC_RATES[-1])
         self._layout = LAYOUTS.get(audio.layout.nb_channels, "stereo")

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -88,7 +89,7 @@ def weights_list(as_json: bool) -> None:
     """Show bundles and files: what is installed, how large it is, and under which licence."""
     from hdtalk import weights as library
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in ("demo", "ffhq"):
         try:
             bundle = library.load_bundle(name, complete=False)
@@ -100,7 +101,7 @@ def weights_list(as_json: bool) -> None:
     installed = {entry.file: entry for _, entry in library.installed_files()}
     for official in library.official_files(["all"]):
         state = "installed" if official.name in installed else "needed" if official.needed else "optional"
-        row = {"file": official.name, "role": official.role, "bytes": official.size, "state": state}
+        row: dict[str, Any] = {"file": official.name, "role": official.role, "bytes": official.size, "state": state}
         rows.append(row | {"licence": official.licence, "origin": official.origin})
         installed.pop(official.name, None)
     for entry in installed.values():

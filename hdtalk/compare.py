@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,7 +49,7 @@ def write_comparison(
     size = _panel_size(region, config)
     originals = _Film(_views(read_frames_in_order(source, numbers), region, size), after.fps)
     edits = _Film(_views(read_frames(edited), region, size), after.fps)
-    panels = [("original", originals)]
+    panels: list[tuple[str, Callable[[float], np.ndarray]]] = [("original", originals)]
     if landmarks_px is not None:
         scale = size[0] / (region[2] - region[0])
         points = (np.asarray(landmarks_px, np.float64) - region[:2] + 0.5) * scale - 0.5
@@ -80,7 +81,8 @@ class _Film:
     """A stream of frames as a function of time, as moviepy asks for it: time may stand still, but not go back."""
 
     def __init__(self, frames: Iterator[np.ndarray], fps: Fraction):
-        self._frames, self._fps, self._held, self._number = frames, fps, None, -1
+        self._frames, self._fps, self._number = frames, fps, -1
+        self._held: Any = None
 
     def __call__(self, t: float) -> np.ndarray:
         while self._number < self.number(t):
@@ -142,7 +144,7 @@ def _compose(
             text=name, font_size=round(label * 0.55), color=INK, method="caption", size=box, text_align="left"
         )
         still.append(text.with_duration(duration).with_position((gap + column * (size[0] + gap), 0)))
-    if strip:
+    if strip and sound is not None:
         wave = ImageClip(waveform(sound, duration, inner, strip), duration=duration)
         still.append(wave.with_position((gap, top)))
 

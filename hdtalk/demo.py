@@ -71,6 +71,7 @@ def run_demo(
     made = {"edited": edit.output, "unedited": at["video"]}
     scores = evaluate({m: [Pair(name, path, at["other_video"])] for m, path in made.items()}, instruments)
     sheet = out / f"{name}_sheet.png"
+    assert instruments.track is not None, "the demo bundle finds faces"
     face = instruments.track(at["other_video"])
     _write_sheet([at["video"], edit.output, at["other_video"]], face.landmarks_px, sheet)
     return DemoResult(edit, sheet, scores)

@@ -79,6 +79,7 @@ def interpolate_emotion(
     first, second = (_code(networks.speech, end) for end in ends)
     start, stop = used_frames(info, config)
     track = read_landmarks(track) if track is not None else face_tracker(networks)(video, start, stop).landmarks_px
+    assert track is not None
     num_output = num_video_frames(features, info.fps)
     order = frame_order(stop - start, num_output, config.audio_longer, config.audio_shorter)
     source_px = track[order]

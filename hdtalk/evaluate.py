@@ -82,20 +82,21 @@ def evaluate(
 def pairs_of_methods(paths: Sequence[str | Path], names: Sequence[str] = ()) -> dict[str, list[Pair]]:
     """Method -> pairs for `PRED... GT`, or for CSV files that list pairs. `names`: one for each PRED (or CSV), else
     the file's or folder's own name. Raises UsageError when the numbers do not fit or two methods have one name."""
-    paths = [Path(path) for path in paths]
-    tables = [path.suffix.lower() == ".csv" for path in paths]
+    files = [Path(path) for path in paths]
+    tables = [path.suffix.lower() == ".csv" for path in files]
     if any(tables) != all(tables):
         raise UsageError("give videos or folders (PRED... GT) or CSV files of pairs, not both.")
-    if not any(tables) and len(paths) < 2:
-        raise UsageError(f"{paths[0]}: what shall it be compared with? Give PRED and GT, or a CSV of pairs.")
-    predictions = paths if any(tables) else paths[:-1]
+    if not any(tables) and len(files) < 2:
+        raise UsageError(f"{files[0]}: what shall it be compared with? Give PRED and GT, or a CSV of pairs.")
+    predictions = files if any(tables) else files[:-1]
     if names and len(names) != len(predictions):
         raise UsageError(
             f"--method was given {len(names)} times for {len(predictions)} predictions; name each of them."
         )
     methods: dict[str, list[Pair]] = {}
-    for path, name in zip(predictions, names or [None] * len(predictions), strict=True):
-        found = read_pairs(path, name) if any(tables) else {name or path.absolute().stem: find_pairs(path, paths[-1])}
+    own_names: Sequence[str | None] = names or [None] * len(predictions)
+    for path, name in zip(predictions, own_names, strict=True):
+        found = read_pairs(path, name) if any(tables) else {name or path.absolute().stem: find_pairs(path, files[-1])}
         if twice := set(found) & set(methods):
             raise UsageError(f"two methods are called {min(twice)}; name them apart with --method.")
         methods |= found
@@ -235,6 +236,7 @@ def _score_clip(
         indices = np.arange(start, start + len(true))
         faces = indices[present[indices]]
         if config.crop == "face":
+            assert boxes is not None
             images = tuple(_crops(side, start, faces, boxes, config.crop_px) for side in (predicted, true))
         else:
             images = predicted, true
@@ -242,14 +244,14 @@ def _score_clip(
             frames["PSNR"].append(psnr(*images))
             frames["SSIM"].append(ssim(*images))
             if instruments.perceptual:
-                frames["LPIPS"].append(lpips(*images, instruments.perceptual, instruments.device))
+                frames["LPIPS"].append(lpips(images[0], images[1], instruments.perceptual, instruments.device))
             if instruments.fid_features:
                 distribution.add(instruments.fid_features(images[0]), instruments.fid_features(images[1]))
         if quads is None:
             continue
         crops = tuple(_crops(side, start, faces, quads, config.crop_px) for side in (predicted, true))
         if len(faces) and instruments.embed:
-            frames["ID"].append(identity_similarity(*crops, instruments.embed))
+            frames["ID"].append(identity_similarity(crops[0], crops[1], instruments.embed))
         if instruments.landmarks:
             for side, found in zip(crops, landmarks, strict=True):
                 points = np.full((len(indices), 68, 2), np.nan)
@@ -290,6 +292,7 @@ def _synchronisation(alignment: "_Alignment", track: FaceTrack, instruments: Ins
     if not alignment.predicted.has_audio:
         notes.append("the prediction has no sound; LSE is not measured")
         return math.nan, math.nan
+    assert instruments.syncnet is not None
     signal = read_audio(alignment.predicted.path)
     boxes = sync_boxes(track.landmarks_px)
 
@@ -358,7 +361,7 @@ def _align(pair: Pair) -> _Alignment:
 
 def _pick(frames: Iterator[np.ndarray], wanted: Iterator[int]) -> Iterator[tuple[int, np.ndarray]]:
     """(index, frame) for each wanted index, which never decrease."""
-    at, frame = -1, None
+    at, frame = -1, np.empty(0)
     for index in wanted:
         while at < index:
             frame, at = next(frames), at + 1

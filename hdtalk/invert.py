@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -92,8 +92,8 @@ def shared_offset(
 
 
 def refine_pivots(
-    generator: nn.Module,
-    perceptual: nn.Module,
+    generator: Any,
+    perceptual: Any,
     crops: np.ndarray,
     pivots: torch.Tensor,
     config: InvertConfig = DEFAULTS,
@@ -178,9 +178,7 @@ def tune_generator(
     return Tuning(tuned.requires_grad_(False), codes.values, losses)
 
 
-def reconstruct(
-    generator: nn.Module, ws: torch.Tensor, batch_size: int, dtype: torch.dtype = torch.float32
-) -> torch.Tensor:
+def reconstruct(generator: Any, ws: torch.Tensor, batch_size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """The generator's pictures of codes, float32 `[n, 3, R, R]` clamped to [-1, 1]."""
     made: list[torch.Tensor] = []
 
@@ -209,6 +207,7 @@ def _descend(offset: torch.Tensor, gradient: Callable[[int, int], int], steps: i
         optimiser.param_groups[0]["lr"] = rate * cosine(step / steps)
         optimiser.zero_grad()
         batch = gradient(step, batch)
+        assert offset.grad is not None
         if not torch.isfinite(offset.grad).all():
             log.warning("a pivot's gradient is not finite at step %d; that pivot rests", step)
             offset.grad.nan_to_num_(0.0, 0.0, 0.0)
@@ -260,7 +259,10 @@ class _Codes:
         return self.values[frames].requires_grad_(bool(self.rate))
 
     def step(self, frames: np.ndarray, seen: torch.Tensor, share: float) -> None:
-        if not self.rate or not torch.isfinite(seen.grad).all():
+        if not self.rate:
+            return
+        assert seen.grad is not None
+        if not torch.isfinite(seen.grad).all():
             return
         self.count[frames] += 1
         self.mean[frames] = 0.9 * self.mean[frames] + 0.1 * seen.grad

@@ -1,8 +1,9 @@
 """In which directions, and how far, an edit may move the codes: spaces of offsets in W+."""
 
+from typing import Any
+
 import numpy as np
 import torch
-from torch import nn
 
 from hdtalk.config import OptimiseConfig
 from hdtalk.errors import UsageError
@@ -44,7 +45,7 @@ class LatentSpace:
 
 
 def latent_space(
-    generator: nn.Module, config: OptimiseConfig = DEFAULTS, pivots: torch.Tensor | None = None, seed: int = 0
+    generator: Any, config: OptimiseConfig = DEFAULTS, pivots: torch.Tensor | None = None, seed: int = 0
 ) -> LatentSpace:
     """The space that `config` asks for. A trial showed that free offsets in W+ ("w+") satisfy the landmark net with a
     broken face, so the others keep to directions that occur:
@@ -57,9 +58,11 @@ def latent_space(
     device = generator.mean_latent.device
     if config.latent_space == "w+":
         return LatentSpace("w+", generator.num_ws, None)
-    if config.latent_space == "shot" and len(pivots) >= MIN_SHOT:
-        basis = _principal_components(pivots.flatten(1), config.components)
-        return LatentSpace("shot", generator.num_ws, basis.reshape(len(basis), *pivots.shape[1:]).to(device))
+    if config.latent_space == "shot":
+        assert pivots is not None, "the shot's space is made of its pivots"
+        if len(pivots) >= MIN_SHOT:
+            basis = _principal_components(pivots.flatten(1), config.components)
+            return LatentSpace("shot", generator.num_ws, basis.reshape(len(basis), *pivots.shape[1:]).to(device))
     if config.latent_space not in ("shot", "whitened"):
         raise UsageError(f"latent_space {config.latent_space!r}: unknown. Known: shot, whitened, w+.")
     layers = torch.arange(generator.num_ws)

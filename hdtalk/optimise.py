@@ -159,9 +159,9 @@ def _nearest_mean(wanted: np.ndarray, there: np.ndarray, values: torch.Tensor, n
     distances = np.linalg.norm(wanted[:, None] - there[None], axis=2)  # [n, N]
     nearest = np.argsort(distances, axis=1, kind="stable")[:, :neighbours]
     weights = 1 / (np.take_along_axis(distances, nearest, 1) + 1e-4) ** 2
-    weights = torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
+    shares = torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
     chosen = values[torch.from_numpy(nearest)]  # [n, neighbours, ...]
-    return torch.einsum("nk,nk...->n...", weights.to(chosen.device), chosen)
+    return torch.einsum("nk,nk...->n...", shares.to(chosen.device), chosen)
 
 
 class _Descent:
@@ -204,6 +204,7 @@ class _Descent:
             optimiser.zero_grad()
             history[step] = history[step - 1] if step else history[0]
             history[step, rows] = self._gradient(coordinates, rows, parts)
+            assert coordinates.grad is not None
             if not (np.isfinite(history[step, rows]).all() and torch.isfinite(coordinates.grad).all()):
                 if slow_down < 1e-3:
                     log.warning(

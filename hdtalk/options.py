@@ -41,7 +41,7 @@ def resolve(options: Mapping[str, Any]) -> EditConfig:
     groups = {f.name: f.default_factory for f in dataclasses.fields(EditConfig) if dataclasses.is_dataclass(f.type)}
     for name, value in options.items():
         name = SHORT.get(name.replace("-", "_"), name)
-        if name in groups and dataclasses.is_dataclass(value):
+        if name in groups and dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = dataclasses.asdict(value)
         if name in groups and isinstance(value, Mapping):
             flat |= {f"{name}.{key}": setting for key, setting in value.items()}

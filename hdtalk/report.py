@@ -162,8 +162,8 @@ def _charts(job: Path) -> Iterator[str]:
     if {"loss.start", "loss.total"} <= set(solved):
         series = {"before": solved["loss.start"], "after": solved["loss.total"]}
         yield _chart("Optimisation: objective of equation (5) per frame", series, "edited frame", log=True)
-    parts = {"LPIPS": solved.get("loss.lpips"), "landmarks": solved.get("loss.landmarks")}
-    if all(values is not None for values in parts.values()):
+    if {"loss.lpips", "loss.landmarks"} <= set(solved):
+        parts = {"LPIPS": solved["loss.lpips"], "landmarks": solved["loss.landmarks"]}
         yield _chart("Optimisation: what remains, per frame", parts, "edited frame")
     stitched = _per_frame(job, "stitching", first_chunk=0)
     if {"border", "border_before"} <= set(stitched):
@@ -191,7 +191,7 @@ def _per_frame(job: Path, stage: str, first_chunk: int) -> dict[str, np.ndarray]
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def _chart(title: str, series: Mapping[str, Sequence[float]], x_label: str, log: bool = False) -> str:
+def _chart(title: str, series: Mapping[str, Sequence[float] | np.ndarray], x_label: str, log: bool = False) -> str:
     """An SVG of lines over their index. Values that are not finite (or, on a log axis, not positive) are gaps."""
     width, height, left, right, top, bottom = 560, 210, 58, 12, 12, 34
     curves = {name: np.asarray(values, float) for name, values in series.items()}

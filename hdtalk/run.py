@@ -121,7 +121,7 @@ class Run:
     plan: Plan
     seconds: dict[str, float]
     video_hash: str = ""
-    job: Job | None = None
+    job: Job = dataclasses.field(init=False, repr=False)  # set where the folder is locked
     emotion: str | None = None
     emotion_from: PathLike | None = None
 
@@ -291,6 +291,7 @@ class Run:
             if self.landmarks_px is not None:
                 landmarks_px = self.landmarks_px[: len(self.order)].astype(np.float32)
             else:
+                assert self.speech_path is not None
                 inputs = {"speech": file_hash(self.speech_path), "source": array_hash(source_px)}
                 inputs |= {"fps": str(self.info.fps), "emotion": str(self.emotion), **self._hashes("speech")}
                 if self.emotion_from is not None:
@@ -360,7 +361,7 @@ class Run:
                         start = optimise.shot_starts(space, part, shot_px, inversion.pivots[sample])
                     solution = optimise.optimise_frames(
                         **solve, space=space, frames=part, config=config, start=start, before=before,
-                        dtype=self.dtype, progress=lambda n, _, base=done: self.report("optimisation", base + n, total),
+                        dtype=self.dtype, progress=self._part_of("optimisation", done, total),
                     )  # fmt: skip
                     stage.save(number, {"ws": solution.ws.cpu().numpy(), **_loss_arrays(solution)})
                 done += len(rows)
@@ -391,7 +392,7 @@ class Run:
                         inversion.generator, self.bundle.parser, crops.read(place),
                         inversion.pivots[place].to(self.device), ws, self.config.stitch,
                         lower_face=None if lower_face is None else lower_face(outputs), dtype=self.dtype,
-                        progress=lambda n, _, base=done: self.report("stitching", base + n, total),
+                        progress=self._part_of("stitching", done, total),
                     )  # fmt: skip
                     arrays = {f"crop.{i}": _pack(c.transpose(1, 2, 0)) for i, c in enumerate(made.crops)}
                     arrays |= {f"alpha.{i}": _pack(a) for i, a in enumerate(made.alpha)}
@@ -527,7 +528,12 @@ class Run:
             lambda done, total: self.report("faces", done, total),
         )
 
+    def _part_of(self, stage: str, done: int, total: int) -> Callable[[int, int], None]:
+        """Progress of a part of a stage that begins when `done` of `total` are."""
+        return lambda n, _: self.report(stage, done + n, total)
+
     def _predict_landmarks(self, source_px: np.ndarray) -> np.ndarray:
+        assert self.speech is not None
         return speech_landmarks.predict_landmarks(
             self.speech,
             source_px,
@@ -641,8 +647,8 @@ class _Checkpoints:
 
 def _pivot_settings(config) -> dict[str, Any]:
     """The settings that the pivots depend on."""
-    names = ("chunk_frames", "batch_size", "shared_steps", "refine_steps", "refine_rate", "refine_pull", "lambda_l2")
-    names += ("lambda_lpips", "perceptual_side")
+    names = ["chunk_frames", "batch_size", "shared_steps", "refine_steps", "refine_rate", "refine_pull", "lambda_l2"]
+    names += ["lambda_lpips", "perceptual_side"]
     return {name: getattr(config, name) for name in names}
 
 
@@ -679,7 +685,8 @@ def read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:
     if source is None:
         return None
     name = "landmarks" if isinstance(source, np.ndarray) else str(source)
-    array = source
+    array: Any = source
+    file: Any
     if not isinstance(source, np.ndarray):
         try:
             with np.load(source, allow_pickle=False) if str(source).endswith(".npz") else open(source, "rb") as file:
@@ -743,4 +750,6 @@ def _pack(picture: np.ndarray) -> np.ndarray:
 def _unpack(data: np.ndarray) -> np.ndarray:
     import cv2
 
-    return cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    assert picture is not None  # what `_pack` made
+    return picture

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class Stitched:
 
 
 def stitch_frames(
-    generator: nn.Module,
+    generator: Any,
     parser: nn.Module,
     crops: np.ndarray,
     pivots: torch.Tensor,

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -115,7 +116,7 @@ class Bundle:
 
 
 def load_bundle(
-    name_or_path: str | Path = "auto", device: str | torch.device = "cpu", *, complete: bool = True
+    name_or_path: str | os.PathLike = "auto", device: str | torch.device = "cpu", *, complete: bool = True
 ) -> Bundle:
     """The bundle called "demo" or "ffhq", the best installed one ("auto"), or the one in a folder.
 

@@ -21,7 +21,7 @@ def random_affine(
     size) drawn normally, clipped at two sigma."""
     factor = np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1])))
     angle = np.clip(rng.normal(), -2, 2) * rotation_deg
-    matrix = cv2.getRotationMatrix2D((size / 2 - 0.5, size / 2 - 0.5), angle, factor)
+    matrix = np.asarray(cv2.getRotationMatrix2D((size / 2 - 0.5, size / 2 - 0.5), angle, factor), float)
     matrix[:, 2] += np.clip(rng.normal(size=2), -2, 2) * shift * size
     return matrix
 
@@ -59,7 +59,7 @@ def mirror(image: np.ndarray, landmarks_px: np.ndarray, labels: np.ndarray | Non
 def camera_faults(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
     """uint8 RGB [H,W,3] as a worse camera would have taken it: exposure, contrast, gamma, colour cast, saturation,
     focus and motion blur, low resolution, noise, JPEG. `strength` 0..1 scales how much and how often."""
-    x = image.astype(np.float32) / 255
+    x: np.ndarray = image.astype(np.float32) / 255
     x = np.clip(x, 0, 1) ** np.exp(rng.normal() * 0.22 * strength)
     x = (x - 0.5) * np.exp(rng.normal() * 0.15 * strength) + 0.5 + rng.normal() * 0.06 * strength
     x = x * np.exp(rng.normal(size=3) * 0.06 * strength).astype(np.float32)
@@ -91,7 +91,8 @@ def camera_faults(image: np.ndarray, rng: np.random.Generator, strength: float =
     x = (np.clip(x, 0, 1) * 255).round().astype(np.uint8)
     if rng.random() < 0.5 * strength:
         quality = int(rng.integers(25, 92))
-        x = cv2.imdecode(cv2.imencode(".jpg", x, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        coded = cv2.imencode(".jpg", x, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        x = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     return x
 
 

@@ -22,7 +22,7 @@ def face_box(landmarks_px: np.ndarray) -> np.ndarray:
 
 def clutter(rng: np.random.Generator) -> np.ndarray:
     """A picture without a face, uint8 [CANVAS,CANVAS,3]: noise at several scales under shapes, mostly out of focus."""
-    image = np.zeros((CANVAS, CANVAS, 3), np.float32) + rng.uniform(10, 245, 3).astype(np.float32)
+    image: np.ndarray = np.zeros((CANVAS, CANVAS, 3), np.float32) + rng.uniform(10, 245, 3).astype(np.float32)
     for scale in rng.choice([2, 5, 12, 30, 80], size=rng.integers(1, 4), replace=False):
         noise = rng.normal(size=(int(scale), int(scale), 3)).astype(np.float32) * rng.uniform(5, 50)
         image += cv2.resize(noise, (CANVAS, CANVAS), interpolation=cv2.INTER_CUBIC)
@@ -46,7 +46,8 @@ def clutter(rng: np.random.Generator) -> np.ndarray:
 
 def scene(data: RenderedStills, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A picture uint8 [CANVAS,CANVAS,3] and the boxes [K,4] of its 0 to 3 faces, in pixels."""
-    image, boxes = clutter(rng), []
+    image = clutter(rng)
+    boxes: list[np.ndarray] = []
     for _ in range(rng.choice([0, 1, 2, 3], p=[0.1, 0.6, 0.2, 0.1])):
         index = np.array([rng.integers(len(data))])
         head, labels, points = data.pictures(index)[0], data.label_maps(index)[0], data.landmarks_px[index][0]
@@ -54,7 +55,7 @@ def scene(data: RenderedStills, rng: np.random.Generator) -> tuple[np.ndarray, n
             head, points, labels = mirror(head, points, labels)
         size = np.exp(rng.uniform(np.log(45), np.log(380)))  # of the aligned crop, px
         angle = np.clip(rng.normal(), -2, 2) * 12
-        matrix = cv2.getRotationMatrix2D((127.5, 127.5), angle, size / 256)
+        matrix = np.asarray(cv2.getRotationMatrix2D((127.5, 127.5), angle, size / 256), float)
         centre = rng.uniform(0.12, 0.88, 2) * CANVAS
         matrix[:, 2] += centre - 127.5
         if size < 200:
@@ -92,7 +93,7 @@ class DetectorTask(Task):
         super().__init__(config)
         torch.manual_seed(config.seed)
         self.data, self.validation, self.sizes = data, validation, sizes
-        net = FaceDetector(**sizes).to(self.device, memory_format=torch.channels_last)
+        net = FaceDetector(**sizes).to(self.device).to(memory_format=torch.channels_last)
         self.networks = {"net": net}
         self.optimisers = {"main": torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-4)}
 

@@ -15,11 +15,11 @@ def dtw_path(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         j = diagonal - i
         before = np.minimum(total[i, j], np.minimum(total[i, j + 1], total[i + 1, j]))
         total[i + 1, j + 1] = distance[i, j] + before
-    path, i, j = [], n, m
-    while i > 0 and j > 0:
-        path.append((i - 1, j - 1))
-        step = np.argmin((total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]))
-        i, j = i - (step != 2), j - (step != 1)
+    path: list[tuple[int, int]] = []
+    while n > 0 and m > 0:
+        path.append((n - 1, m - 1))
+        step = np.argmin((total[n - 1, m - 1], total[n - 1, m], total[n, m - 1]))
+        n, m = n - int(step != 2), m - int(step != 1)
     return np.array(path[::-1], np.int64)
 
 

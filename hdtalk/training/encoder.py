@@ -1,6 +1,7 @@
 """Trains a bundle's e4e encoder: the latents of renders are known, so it learns by regression and by pictures."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ class EncoderTask(Task):
         data: RenderedStills,
         validation: RenderedStills,
         sizes: dict,
-        generator: nn.Module,
+        generator: Any,
         mapping: ParameterMapping,
         perceptual: nn.Module | None = None,
     ):
@@ -43,7 +44,7 @@ class EncoderTask(Task):
             latents = self.mapping(params.to(self.device))
             encoder.mean_latent.copy_(latents.mean(0).expand_as(encoder.mean_latent))
             self.spread = latents.std(0).mean().item()
-        encoder.to(self.device, memory_format=torch.channels_last)
+        encoder.to(self.device).to(memory_format=torch.channels_last)
         self.networks = {"encoder": encoder}
         self.optimisers = {
             "main": torch.optim.AdamW(

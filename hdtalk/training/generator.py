@@ -6,6 +6,7 @@ z ~ N(0, I), read as renderer parameters through inverse CDFs, samples heads.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ PART_SCALES |= dict.fromkeys(["skin", "hair", "glasses", "beard"], 2.0)
 
 class ParameterMapping(nn.Module):
     """Renderer parameters [N,P] -> w [N,512]. `layout`: their parts, as RenderedStills.layout lists them."""
+
+    scale: torch.Tensor
 
     def __init__(self, layout: list[dict], hidden: int = 512, layers: int = 3):
         super().__init__()
@@ -106,22 +109,20 @@ class GeneratorTask(Task):
         generator.style.requires_grad_(False)
         discriminator = Discriminator(
             sizes["resolution"], channel_base=sizes["channel_base"] // 2, channel_max=sizes["channel_max"]
-        ).to(self.device, memory_format=torch.channels_last)
+        ).to(self.device)
+        discriminator.to(memory_format=torch.channels_last)
         self.networks = {"generator": generator, "mapping": mapping, "discriminator": discriminator}
         # equalised weights have unit deviation, so they need far larger steps than biases and constants
         equalised = [p for p in generator.parameters() if p.requires_grad and p.ndim in (2, 5)]
         others = [p for p in generator.parameters() if p.requires_grad and p.ndim not in (2, 5)]
         rate = config.learning_rate
+        groups: list[dict[str, Any]] = [
+            {"params": equalised},
+            {"params": others, "lr": rate * 0.15},
+            {"params": mapping.parameters(), "lr": rate * 0.1},
+        ]
         self.optimisers = {
-            "main": torch.optim.Adam(
-                [
-                    {"params": equalised},
-                    {"params": others, "lr": rate * 0.15},
-                    {"params": mapping.parameters(), "lr": rate * 0.1},
-                ],
-                lr=rate,
-                betas=(0.5, 0.99),
-            ),
+            "main": torch.optim.Adam(groups, lr=rate, betas=(0.5, 0.99)),
             "discriminator": torch.optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.0, 0.99)),
         }
         self.synthesise = generator.synthesise

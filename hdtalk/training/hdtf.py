@@ -142,6 +142,7 @@ def _prepare_clip(clip: HDTFClip, downloads: Path, out: Path, method: int, track
     if method == 1:
         window = _scaled(clip, info)
     else:
+        assert clip.ratio is not None
         window = square_around(track(source, first, last), clip.ratio, info.width, info.height)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -157,6 +158,7 @@ def _download(downloads: Path, clip: HDTFClip) -> Path | None:
 def _scaled(clip: HDTFClip, info: VideoInfo) -> tuple[int, int, int, int]:
     """The published square in pixels of this download."""
     factor = Fraction(info.height, clip.height_px) if clip.height_px else Fraction(1)
+    assert clip.window_px is not None
     x, y, width, height = (round(value * factor) for value in clip.window_px)
     side = min(width, height, info.width - x, info.height - y)
     if x < 0 or y < 0 or side < 0.9 * min(width, height):

@@ -55,7 +55,7 @@ class _LandmarkTask(Task):
     ):
         super().__init__(config)
         self.data, self.validation, self.sizes = data, validation, sizes
-        self.networks = {"net": net.to(self.device, memory_format=torch.channels_last)}
+        self.networks = {"net": net.to(self.device).to(memory_format=torch.channels_last)}
         self.optimisers = {"main": torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-4)}
         self.run = torch.compile(net, dynamic=False) if config.compile else net
 

@@ -5,12 +5,12 @@ vary together (background, expression) along their principal axes first, choices
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.stats import norm
-from torch import nn
 
 from hdtalk.training.generator import ParameterMapping
 from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8
@@ -23,7 +23,8 @@ class GaussianCode:
     """Renderer parameters as standard normal codes z [N,512]; what is left of z is noise without meaning."""
 
     def __init__(self, data: RenderedStills, z_dim: int = 512):
-        self.z_dim, self.numbers, self.choices = z_dim, [], []
+        self.z_dim, self.choices = z_dim, []
+        numbers: list[np.ndarray] = []
         for part in data.layout:
             values = data.params[:, part["start"] : part["stop"]]
             if part["kind"] == "onehot":
@@ -33,8 +34,8 @@ class GaussianCode:
                 centred = values - values.mean(0)
                 _, _, axes = np.linalg.svd(centred[:8192], full_matrices=False)
                 values = centred @ axes[: PRINCIPAL_AXES[part["name"]]].T
-            self.numbers.append(values)
-        self.numbers = np.concatenate(self.numbers, 1)
+            numbers.append(values)
+        self.numbers = np.concatenate(numbers, 1)
         self.sorted = np.sort(self.numbers, 0)
         used = self.numbers.shape[1] + sum(len(shares) for _, shares in self.choices)
         if used > z_dim:
@@ -78,7 +79,7 @@ class LatentTask(Task):
         config: TrainConfig,
         data: RenderedStills,
         validation: RenderedStills,
-        generator: nn.Module,
+        generator: Any,
         mapping: ParameterMapping,
         sizes: dict,
     ):

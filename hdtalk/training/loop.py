@@ -96,7 +96,8 @@ def train(task: Task, out: Path, resume: bool = True) -> dict[str, float]:
     config = task.config
     out.mkdir(parents=True, exist_ok=True)
     averages = {name: _copy_of(task.networks[name]) for name in task.averaged}
-    step, elapsed_s, measures = 0, 0.0, {}
+    step, elapsed_s = 0, 0.0
+    measures: dict[str, float] = {}
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists() and not resume:
         raise UsageError(f"{out}: holds a checkpoint of an earlier run. Pass --resume, or choose another --out.")
@@ -156,8 +157,8 @@ def _average(task: Task, averages: dict[str, nn.Module], step: int) -> None:
         source = task.networks[name]
         for mine, theirs in zip(average.parameters(), source.parameters(), strict=True):
             mine.lerp_(theirs.to(mine.dtype), 1 - keep)
-        for mine, theirs in zip(average.buffers(), source.buffers(), strict=True):
-            mine.copy_(theirs)
+        for my_buffer, their_buffer in zip(average.buffers(), source.buffers(), strict=True):
+            my_buffer.copy_(their_buffer)
 
 
 def _validate(task, averages, out, step, elapsed_s) -> dict[str, float]:

@@ -116,14 +116,14 @@ def read_landmarks(path: Path) -> tuple[np.ndarray, float]:
 
 def _actor_clips(folder: Path, cache: Path, sentences: dict[str, str]) -> list[Clip]:
     audio = _takes(folder / "audio", AUDIO_SUFFIXES)
-    videos: dict[str, dict] = {}
+    videos: dict[tuple[str, int, str], dict] = {}
     for video_root in sorted(path for path in folder.glob("video*") if path.is_dir()):
         # W021 nests parts inside video/, M042 has video_1/ and video_2/ beside each other
         for view_root in [video_root, *(part for part in sorted(video_root.iterdir()) if part.name.isdigit())]:
             for view in VIEWS:
                 for key, path in _takes(view_root / view, (".mp4",)).items():
                     videos.setdefault(key, {})[view] = path
-    landmarks: dict[str, dict] = {}
+    landmarks: dict[tuple[str, int, str], dict] = {}
     for view in VIEWS:
         for key, path in _takes(cache / "landmarks" / view, (".npz",)).items():
             landmarks.setdefault(key, {})[view] = path

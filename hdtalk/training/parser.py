@@ -51,7 +51,7 @@ class ParserTask(Task):
         super().__init__(config)
         torch.manual_seed(config.seed)
         self.data, self.validation, self.sizes = data, validation, sizes
-        net = BiSeNet(**sizes).to(self.device, memory_format=torch.channels_last)
+        net = BiSeNet(**sizes).to(self.device).to(memory_format=torch.channels_last)
         self.networks = {"net": net}
         self.optimisers = {"main": torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-4)}
 

@@ -40,7 +40,7 @@ class PerceptualTask(Task):
         super().__init__(config)
         torch.manual_seed(config.seed)
         self.data, self.validation, self.sizes = data, validation, sizes
-        backbone = DemoBackbone(**sizes).to(self.device, memory_format=torch.channels_last)
+        backbone = DemoBackbone(**sizes).to(self.device).to(memory_format=torch.channels_last)
         heads = ReadingHeads(backbone.channels, data.params.shape[1]).to(self.device)
         self.networks = {"backbone": backbone, "heads": heads}
         trained = [*backbone.parameters(), *heads.parameters()]

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,13 +36,15 @@ class RenderedStills:
         """uint8 RGB [H,W,3]."""
         import cv2
 
-        return np.ascontiguousarray(cv2.imdecode(self.images[index], cv2.IMREAD_COLOR)[..., ::-1])
+        image: Any = cv2.imdecode(self.images[index], cv2.IMREAD_COLOR)
+        return np.ascontiguousarray(image[..., ::-1])
 
     def label(self, index: int) -> np.ndarray:
         """uint8 [H,W], CelebAMask numbers."""
         import cv2
 
-        return cv2.imdecode(self.labels[index], cv2.IMREAD_UNCHANGED)
+        label: Any = cv2.imdecode(self.labels[index], cv2.IMREAD_UNCHANGED)
+        return label
 
     def pictures(self, indices) -> np.ndarray:
         """uint8 RGB [n,H,W,3] of the stills with these indices."""

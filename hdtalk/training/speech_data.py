@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -55,13 +56,15 @@ def load_takes(
         neutral = _actor_neutral(own, views)
         for clip in own:
             front = views[clip.name].get("front")
-            known = front is not None and neutral is not None
+            moved = None
+            if front is not None and neutral is not None:
+                moved = _fit(front - neutral, num_video_frames(sounds[clip.name][0], FPS))
             takes.append(
                 Take(
                     clip,
                     EMOTIONS.index(clip.emotion),
                     sounds[clip.name],
-                    _fit(front - neutral, num_video_frames(sounds[clip.name][0], FPS)) if known else None,
+                    moved,
                     neutral,
                     views[clip.name],
                 )
@@ -77,10 +80,9 @@ def _sounds(actor: str, clips: list[Clip], cache: Path, versions: int, seed: int
     if path.is_file():
         with np.load(path, allow_pickle=False) as file:
             if set(names) <= set(file["names"].tolist()) and int(file["versions"]) >= versions:
-                arrays = {key: file[key] for key in file.files}
-                return _unpacked(arrays, versions)
+                return _unpacked({key: file[key] for key in file.files}, versions)
     rng = np.random.default_rng((seed, *actor.encode()))
-    waves = {clip.name: read_audio(clip.audio) for clip in clips}
+    waves = {clip.name: read_audio(clip.audio) for clip in clips if clip.audio is not None}
     sounds = {}
     for name in names:
         other = waves[names[rng.integers(len(names))]]
@@ -88,7 +90,8 @@ def _sounds(actor: str, clips: list[Clip], cache: Path, versions: int, seed: int
         sounds[name] = [read_speech(wave) for wave in (waves[name], *worse)]
     cache.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, **_packed(sounds), versions=versions)
+    arrays: dict[str, Any] = {**_packed(sounds), "versions": versions}
+    np.savez(temporary, **arrays)
     temporary.replace(path)
     return sounds
 

@@ -47,9 +47,10 @@ def mouth_width(local: np.ndarray) -> np.ndarray:
     return np.linalg.norm(local[..., 54, :] - local[..., 48, :], axis=-1)
 
 
-def close_lips(local: np.ndarray, amount: np.ndarray | float) -> np.ndarray:
-    """Moves the lips, and the chin with them, until their gap is (1 - amount) of what it was; never parts them."""
-    shift = np.maximum(lip_gap(local), 0) * amount
+def close_lips(local: np.ndarray, amount: np.ndarray | float, rest: float = 0.0) -> np.ndarray:
+    """Moves the lips, and the chin with them, until what their gap has above `rest` is (1 - amount) of what it was;
+    never parts them."""
+    shift = np.maximum(lip_gap(local) - rest, 0) * amount
     closed = local.copy()
     closed[..., 1] += np.asarray(shift)[..., None] * _CLOSING
     return closed

@@ -186,7 +186,8 @@ def _alignment_bias(model: SpeechModel, calm: np.ndarray, neutral: np.ndarray) -
 def _revoice(model, local, neutral, displacement, resting, bias, lids_open, config) -> np.ndarray:
     """Face units of the shot `[T,68,2]` -> the re-voiced face in the same frames, face units."""
     face = neutral + displacement
-    face = close_lips(face, np.maximum(resting, contact(lip_gap(face), config)))
+    rest = min(0.0, float(lip_gap(neutral)))  # some landmarks at rest overlap
+    face = close_lips(face, np.maximum(resting, contact(lip_gap(face) - rest, config)), rest)
     calm = _align(model, local, np.repeat(neutral[None], len(local), 0)) + bias
     # The network's rigid error shows at points that no expression moves; take it out everywhere.
     calm += (local - calm)[:, _FIXED].mean(1, keepdims=True)

@@ -92,8 +92,8 @@ class GeneratorTask(Task):
         validation: RenderedStills,
         sizes: dict,
         perceptual: nn.Module | None = None,
-        growth: tuple[tuple[float, int], ...] = ((0.06, 64), (0.75, 128)),
-        features_from: float = 0.75,
+        growth: tuple[tuple[float, int], ...] = ((0.1, 32), (0.25, 64), (0.5, 128)),
+        features_from: float = 0.5,
         adversarial_from: float = 0.8,
         r1_every: int = 16,
     ):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 log = logging.getLogger(__name__)
 
 MARGIN_DB = 5.0  # the encoder's PSNR may be this much below its stated one
-LPIPS_FACTOR = 1.8  # and its LPIPS this many times the stated one
+LPIPS_FACTOR = 1.35  # and its LPIPS this many times the stated one: real faces on rendered ones reach 1.5
 LOWEST_TUNED_DB = 22.0  # after pivotal tuning, whatever is stated
 
 

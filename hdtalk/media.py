@@ -23,6 +23,8 @@ from hdtalk.tonemap import is_hdr, tone_map
 
 log = logging.getLogger(__name__)
 
+# without the bit-exact routines, rounding depends on where a picture lies in memory
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 DEFAULTS = MediaConfig()
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf"
 OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
@@ -159,7 +161,7 @@ class VideoWriter:
             format=context.pix_fmt,
             dst_colorspace=swscale_matrix(context.colorspace, self.info.height),
             dst_color_range=context.color_range or ColorRange.MPEG,
-            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+            interpolation=EXACT | Interpolation.FULL_CHR_H_INP,
             threads=1,
         )
         picture.pts, picture.time_base = self.num_written, 1 / self.info.fps
@@ -493,7 +495,7 @@ class _Converter:
             format="rgb48le" if scan.info.hdr else "rgb24",
             src_colorspace=swscale_matrix(frame.colorspace, height),
             dst_color_range=ColorRange.JPEG,
-            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
+            interpolation=EXACT | Interpolation.FULL_CHR_H_INT,
             threads=1,
         ).to_ndarray()
         if scan.info.hdr:

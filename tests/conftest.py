@@ -1,5 +1,6 @@
 """What several tests share: a tiny bundle of untrained networks and a tiny shot, made once per session."""
 
+import signal
 import wave
 from fractions import Fraction
 
@@ -9,6 +10,14 @@ import torch
 from clips import write_clip
 
 SIDE = 32  # of the tiny bundle's crops
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """A shell that starts the tests in the background makes them ignore Ctrl-C; the tests of stopping send it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -10,6 +11,8 @@ from click.testing import CliRunner
 from hdtalk import doctor
 from hdtalk.cli import hdtalk
 from hdtalk.errors import WeightsError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -64,5 +67,5 @@ def test_help_loads_neither_torch_nor_codecs():
         "try:\n import hdtalk.cli; hdtalk.cli.main()\nexcept SystemExit: pass\n"
         "print([name for name in ('torch', 'av', 'cv2', 'numpy') if name in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert "doctor" in result.stdout and result.stdout.splitlines()[-1] == "[]"

@@ -8,7 +8,7 @@ import torch
 
 from hdtalk.models.face_detector import FaceDetector, detection_loss
 from hdtalk.training.augment import camera_faults, mirror
-from hdtalk.training.loop import Task, TrainConfig, picture_grid
+from hdtalk.training.loop import Task, TrainConfig, picture_grid, write_network
 from hdtalk.training.rendered import RenderedStills
 
 CANVAS = 320
@@ -123,17 +123,7 @@ class DetectorTask(Task):
         return measures, picture_grid([tiles[i : i + 8] for i in range(0, 24, 8)])
 
     def export(self, averages, folder: Path, measures) -> None:
-        from hdtalk import weights
-
-        weights.write_bundle_file(
-            folder,
-            "detector",
-            averages["net"].state_dict(),
-            architecture="face_detector",
-            sizes=self.sizes,
-            trained_on=self.data.description,
-            quality={k: round(v, 4) for k, v in measures.items()},
-        )
+        write_network(folder, "detector", averages["net"], "face_detector", self.sizes, self.data.description, measures)
 
 
 def _iou(a, b) -> float:

@@ -11,7 +11,7 @@ from torch import nn
 from hdtalk.models.e4e import Encoder4Editing
 from hdtalk.training.augment import camera_faults
 from hdtalk.training.generator import ParameterMapping, multi_scale_loss, pixel_weights
-from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8
+from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8, write_network
 from hdtalk.training.rendered import RenderedStills
 
 
@@ -100,16 +100,14 @@ class EncoderTask(Task):
         return measures, picture_grid(rows)
 
     def export(self, averages, folder: Path, measures) -> None:
-        from hdtalk import weights
-
-        weights.write_bundle_file(
+        write_network(
             folder,
             "encoder",
-            averages["encoder"].state_dict(),
-            architecture="e4e",
-            sizes={"resolution": self.generator.resolution, **self.sizes},
-            trained_on=self.data.description,
-            quality={k: round(v, 4) for k, v in measures.items()},
+            averages["encoder"],
+            "e4e",
+            {"resolution": self.generator.resolution, **self.sizes},
+            self.data.description,
+            measures,
         )
 
 

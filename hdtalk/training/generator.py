@@ -15,7 +15,7 @@ from torch import nn
 
 from hdtalk.generators.discriminator import Discriminator
 from hdtalk.generators.stylegan2 import Generator
-from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8
+from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8, write_network
 from hdtalk.training.rendered import RenderedStills
 
 FEATURES = (2, 3, 4, 5, 6, 11, 12, 13)  # CelebAMask labels of brows, eyes, glasses, mouth and lips
@@ -218,16 +218,8 @@ class GeneratorTask(Task):
         return measures, picture_grid(rows)
 
     def export(self, averages, folder: Path, measures) -> None:
-        from hdtalk import weights
-
-        weights.write_bundle_file(
-            folder,
-            "generator",
-            averages["generator"].state_dict(),
-            architecture="stylegan2",
-            sizes=self.sizes,
-            trained_on=self.data.description,
-            quality={k: round(v, 4) for k, v in measures.items()},
+        write_network(
+            folder, "generator", averages["generator"], "stylegan2", self.sizes, self.data.description, measures
         )
 
 

@@ -11,7 +11,7 @@ from hdtalk.losses.landmark import gaussian_heatmaps
 from hdtalk.models.fan import FAN, heatmaps_to_landmarks
 from hdtalk.models.landmark_regressor import LandmarkRegressor
 from hdtalk.training.augment import camera_faults, mirror, random_affine, random_occluder, warp, warp_points
-from hdtalk.training.loop import Task, TrainConfig, picture_grid
+from hdtalk.training.loop import Task, TrainConfig, picture_grid, write_network
 from hdtalk.training.rendered import RenderedStills
 
 SIZE = 256
@@ -87,17 +87,7 @@ class _LandmarkTask(Task):
         return measures, picture_grid([tiles[i : i + 10] for i in range(0, 40, 10)])
 
     def _export(self, role: str, architecture: str, averages, folder: Path, measures) -> None:
-        from hdtalk import weights
-
-        weights.write_bundle_file(
-            folder,
-            role,
-            averages["net"].state_dict(),
-            architecture=architecture,
-            sizes=self.sizes,
-            trained_on=self.data.description,
-            quality={k: round(v, 4) for k, v in measures.items()},
-        )
+        write_network(folder, role, averages["net"], architecture, self.sizes, self.data.description, measures)
 
 
 class LandmarkerTask(_LandmarkTask):

@@ -229,6 +229,24 @@ def _load_checkpoint(path, task, averages) -> tuple[int, float, dict[str, float]
     return state["step"], state["elapsed_s"], state["measures"]
 
 
+def write_network(
+    folder: Path, role: str, network: nn.Module, architecture: str, sizes: dict, trained_on: str, measures: dict
+) -> None:
+    """Puts a trained network into a bundle folder, with its last validation as its quality."""
+    from hdtalk import weights
+
+    quality = {name: round(value, 4) for name, value in measures.items()}
+    weights.write_bundle_file(
+        folder,
+        role,
+        network.state_dict(),
+        architecture=architecture,
+        sizes=sizes,
+        trained_on=trained_on,
+        quality=quality,
+    )
+
+
 def picture_grid(rows: list[list[np.ndarray]]) -> np.ndarray:
     """Pictures uint8 [H,W,3] of one size, as one sheet."""
     return np.vstack([np.hstack(row) for row in rows])

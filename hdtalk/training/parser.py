@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from hdtalk.models.bisenet import BiSeNet
 from hdtalk.training.augment import camera_faults, mirror, random_affine, random_occluder, warp, warp_labels
-from hdtalk.training.loop import Task, TrainConfig, picture_grid
+from hdtalk.training.loop import Task, TrainConfig, picture_grid, write_network
 from hdtalk.training.rendered import RenderedStills
 
 COLOURS = np.random.default_rng(3).integers(40, 256, (256, 3)).astype(np.uint8)
@@ -88,14 +88,4 @@ class ParserTask(Task):
         return {"miou": miou, "mouth_iou": mouth_iou}, picture_grid([tiles])
 
     def export(self, averages, folder: Path, measures) -> None:
-        from hdtalk import weights
-
-        weights.write_bundle_file(
-            folder,
-            "parser",
-            averages["net"].state_dict(),
-            architecture="bisenet",
-            sizes=self.sizes,
-            trained_on=self.data.description,
-            quality={k: round(v, 4) for k, v in measures.items()},
-        )
+        write_network(folder, "parser", averages["net"], "bisenet", self.sizes, self.data.description, measures)

@@ -9,7 +9,7 @@ from torch import nn
 
 from hdtalk.models.demo_backbone import DemoBackbone
 from hdtalk.training.augment import camera_faults, random_affine, warp, warp_points
-from hdtalk.training.loop import Task, TrainConfig
+from hdtalk.training.loop import Task, TrainConfig, write_network
 from hdtalk.training.rendered import RenderedStills
 
 
@@ -78,14 +78,6 @@ class PerceptualTask(Task):
         return {"parameters": float(params_loss), "landmarks_px": float(points_loss) * 128}, None
 
     def export(self, averages, folder: Path, measures) -> None:
-        from hdtalk import weights
-
-        weights.write_bundle_file(
-            folder,
-            "perceptual",
-            averages["backbone"].state_dict(),
-            architecture="demo_backbone",
-            sizes=self.sizes,
-            trained_on=self.data.description,
-            quality={k: round(v, 4) for k, v in measures.items()},
+        write_network(
+            folder, "perceptual", averages["backbone"], "demo_backbone", self.sizes, self.data.description, measures
         )

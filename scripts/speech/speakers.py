@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.speech.sentences import HELD_OUT, TRAIN
+from scripts.speech.sentences import HELD_OUT, MORE, TRAIN
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,30 @@ TEST = [
     ("espeak", "pl+m3", "pl", 1.0, 0),
     ("espeak", "pl+f2", "pl", 1.0, 0),
 ]
+# Added after the others, so that those stay what they were
+LATER = [
+    *[("flite", "slt", "en", ratio, st) for ratio, st in ((0.95, -2), (0.9, -4), (0.8, -9), (1.15, 4), (1.02, 1))],
+    *[("flite", "rms", "en", ratio, st) for ratio, st in ((1.05, 3), (1.1, 4), (0.88, -4), (1.2, 10), (0.98, 1))],
+    *[("flite", "kal16", "en", ratio, st) for ratio, st in ((0.92, -2), (1.06, 3), (1.18, 9))],
+    *[("festival", "cmu_us_slt_arctic_hts", "en", ratio, st) for ratio, st in ((1.08, 3), (0.82, -8), (0.96, -1))],
+    *[("festival", "kal_diphone", "en", ratio, st) for ratio, st in ((0.93, -2), (1.08, 4))],
+    ("festival", "czech_ph", "cs", 1.12, 7),
+    ("festival", "lp_diphone", "it", 0.87, -6),
+    ("festival", "lp_diphone", "it", 1.06, 2),
+    ("festival", "hindi_NSK_diphone", "hi", 0.92, -3),
+    ("festival", "upc_ca_ona_hts", "ca", 0.88, -6),
+    ("festival", "msu_ru_nsh_clunits", "ru", 1.1, 4),
+    ("festival", "suo_fi_lj_diphone", "fi", 0.88, -6),
+    *[("espeak", f"en-us+{v}", "en", 1.0, 0) for v in ("f4", "m2", "belinda", "klatt5", "Mike", "steph")],
+    *[("espeak", f"en-gb-x-rp+{v}", "en", 1.0, 0) for v in ("m6", "f3", "Andrea")],
+    *[("espeak", f"en+{v}", "en", 1.0, 0) for v in ("f5", "victor", "m8")],
+    *[("espeak", f"de+{v}", "de", 1.0, 0) for v in ("f5", "m6")],
+    *[("espeak", f"fr+{v}", "fr", 1.0, 0) for v in ("f5", "m8")],
+    *[("espeak", f"es+{v}", "es", 1.0, 0) for v in ("f3", "m1")],
+    *[("espeak", f"it+{v}", "it", 1.0, 0) for v in ("f2", "m3")],
+    *[("espeak", f"cs+{v}", "cs", 1.0, 0) for v in ("f1", "m3")],
+    *[("espeak", f"ru+{v}", "ru", 1.0, 0) for v in ("f4", "m2")],
+]
 SENTENCES_PER_SPEAKER = 5
 
 
@@ -76,9 +100,13 @@ def speakers() -> list[Speaker]:
     rows += [("train", "flite", voice, "en", ratio, st) for voice, ratio, st in FLITE]
     rows += [("train", "festival", *row) for row in FESTIVAL]
     rows += [("validation", *row) for row in VALIDATION] + [("test", *row) for row in TEST]
+    first_later = len(rows)
+    rows += [("train", *row) for row in LATER]
     result = []
     for index, (split, engine, voice, language, ratio, pitch_st) in enumerate(rows):
         texts = (TRAIN if split == "train" or language == "it" else HELD_OUT)[language]
+        if index >= first_later:
+            texts = MORE.get(language, texts)
         chosen = rng.permutation(len(texts))[:SENTENCES_PER_SPEAKER]
         low_voice = "+m" in voice or "klatt" in voice or voice[:3] in ("rms", "kal", "awb") or ratio < 0.95
         result.append(

@@ -60,9 +60,12 @@ def _festival(voice: str, text: str) -> tuple[np.ndarray, int, list[Phone]]:
         script = f"""(voice_{voice}) (set! utt (SynthText "{quoted}")) (utt.save.segs utt "{folder}/segments")
             (utt.save.wave utt "{folder}/sound.wav" (quote riff))"""
         encoding = next((code for part, code in ENCODINGS.items() if part in voice), "utf-8")
-        subprocess.run(
-            ["festival", "--pipe"], input=script.encode(encoding, "replace"), check=True, capture_output=True
-        )
+        for attempt in (1, 2, 3):  # now and then it dies of a segmentation fault, and the next try succeeds
+            done = subprocess.run(["festival", "--pipe"], input=script.encode(encoding, "replace"), capture_output=True)
+            if done.returncode == 0:
+                break
+            if attempt == 3:
+                done.check_returncode()
         samples, sample_rate = _read_wav(f"{folder}/sound.wav")
         lines = Path(folder, "segments").read_text(errors="replace").split("#\n", 1)[1].split("\n")
     return samples, sample_rate, _phones([(f[2], float(f[0])) for f in map(str.split, lines) if len(f) >= 3])

@@ -12,8 +12,17 @@ from typing import Any
 
 import av
 import numpy as np
-from scipy.fft import dct, irfft, rfft
+from scipy.fft import irfft, rfft
 
+from hdtalk.audio_bands import (
+    MEL_FILTERS,
+    NUM_FFT,
+    PREEMPHASIS,
+    ROUNDING_FLOOR,
+    VOICE_BAND,
+    cepstrum,
+    full_scale_db,
+)
 from hdtalk.config import AudioConfig
 from hdtalk.data import SpeechFeatures
 from hdtalk.errors import InputError
@@ -22,9 +31,7 @@ from hdtalk.windows import FRAME_SAMPLES, ROW_SAMPLES, SAMPLE_RATE, mfcc_windows
 logger = logging.getLogger(__name__)
 
 __all__ = ["mfcc", "mfcc_windows", "num_video_frames", "read_audio", "read_speech", "silent_frames"]
-NUM_COEFFICIENTS = 12
 
-_NUM_FFT, _NUM_FILTERS, _LIFTER, _PREEMPHASIS = 512, 26, 22, 0.97
 _PITCH_FRAME, _PITCH_FFT, _PITCH_MIN_HZ, _PITCH_MAX_HZ = 640, 1024, 60.0, 500.0
 _INT16 = 32768.0  # python_speech_features is fed 16-bit integers; the same scale gives the same log energies
 _FORMATS = (
@@ -73,12 +80,12 @@ def mfcc(signal: np.ndarray) -> np.ndarray:
     """Float64 `[rows, 13]` of a 16 kHz signal on the 16-bit scale: the values of python_speech_features.mfcc with its
     defaults (25 ms rectangular frames every 10 ms, 26 filters, pre-emphasis 0.97, lifter 22, c0 = log energy)."""
     signal = np.asarray(signal, np.float64)
-    emphasised = np.append(signal[:1], signal[1:] - _PREEMPHASIS * signal[:-1])
+    emphasised = np.append(signal[:1], signal[1:] - PREEMPHASIS * signal[:-1])
     num_rows = 1 + max(0, -(-(len(signal) - FRAME_SAMPLES) // ROW_SAMPLES))
     emphasised = np.pad(emphasised, (0, (num_rows - 1) * ROW_SAMPLES + FRAME_SAMPLES - len(signal)))
     filtered, energy = _filterbank(_frames(emphasised, FRAME_SAMPLES))
     epsilon = np.finfo(float).eps
-    coefficients = _cepstrum(np.where(filtered == 0, epsilon, filtered))
+    coefficients = cepstrum(np.where(filtered == 0, epsilon, filtered))
     coefficients[:, 0] = np.log(np.where(energy == 0, epsilon, energy))
     return coefficients
 
@@ -100,7 +107,7 @@ class _Analysis:
         previous = np.append(self._last if self.num_samples else 0.0, signal[:-1])
         self._last = signal[-1]
         self.num_samples += len(signal)
-        self._emphasised = np.append(self._emphasised, signal - _PREEMPHASIS * previous)
+        self._emphasised = np.append(self._emphasised, signal - PREEMPHASIS * previous)
         self._plain = np.append(self._plain, signal)
         self._consume((len(self._emphasised) - FRAME_SAMPLES) // ROW_SAMPLES + 1)
 
@@ -113,9 +120,9 @@ class _Analysis:
             self._consume(num_rows)
         filtered, pitch = np.concatenate(self._filtered), np.concatenate(self._pitch)
         # The spectrum of 16-bit rounding noise as floor: digital silence looks like a quiet room, not like zeros.
-        floor = _ROUNDING_FLOOR
-        rows = _cepstrum(filtered + floor)[:, 1:].astype(np.float32)
-        silent_row = _cepstrum(floor[None])[0, 1:].astype(np.float32)
+        floor = ROUNDING_FLOOR
+        rows = cepstrum(filtered + floor)[:, 1:].astype(np.float32)
+        silent_row = cepstrum(floor[None])[0, 1:].astype(np.float32)
         energy_db = _voice_band_db(filtered)
         level_db = _speech_level(energy_db)
         prosody = np.stack([pitch[:, 0], pitch[:, 1], np.clip((energy_db - level_db) / 20, -3, 1.5)], -1)
@@ -139,43 +146,13 @@ def _frames(signal: np.ndarray, length: int) -> np.ndarray:
 
 
 def _filterbank(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    power = np.abs(rfft(frames, _NUM_FFT, axis=-1)) ** 2 / _NUM_FFT  # [rows, 257]
-    return power @ _MEL_FILTERS.T, power.sum(-1)
-
-
-def _cepstrum(filtered: np.ndarray) -> np.ndarray:
-    """Liftered cosine transform of log filter energies `[rows, 26]` -> `[rows, 13]`."""
-    order = np.arange(NUM_COEFFICIENTS + 1)
-    lifter = 1 + _LIFTER / 2 * np.sin(np.pi * order / _LIFTER)
-    return dct(np.log(filtered), type=2, axis=-1, norm="ortho")[:, : NUM_COEFFICIENTS + 1] * lifter
-
-
-def _mel_filters() -> np.ndarray:
-    """Triangles `[26, 257]` between 0 and 8 kHz, corners on whole bins as python_speech_features has them."""
-    top_mel = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
-    corners_hz = 700 * (10 ** (np.linspace(0, top_mel, _NUM_FILTERS + 2) / 2595) - 1)
-    corners = np.floor((_NUM_FFT + 1) * corners_hz / SAMPLE_RATE)
-    bins = np.arange(_NUM_FFT // 2 + 1)
-    low, mid, high = corners[:-2, None], corners[1:-1, None], corners[2:, None]
-    rising = (bins - low) / np.maximum(mid - low, 1)
-    falling = (high - bins) / np.maximum(high - mid, 1)
-    return np.where((bins >= low) & (bins < mid), rising, np.where((bins >= mid) & (bins < high), falling, 0.0))
-
-
-def _rounding_floor() -> np.ndarray:
-    angle = 2 * np.pi * np.arange(_NUM_FFT // 2 + 1) / _NUM_FFT
-    response = np.abs(1 - _PREEMPHASIS * np.exp(-1j * angle)) ** 2
-    return _MEL_FILTERS @ (response * FRAME_SAMPLES / _NUM_FFT / 12)
-
-
-_MEL_FILTERS = _mel_filters()
-_ROUNDING_FLOOR = _rounding_floor()
-_VOICE_BAND = slice(2, 19)  # filters between about 150 Hz and 4 kHz: telephone speech has them all
+    power = np.abs(rfft(frames, NUM_FFT, axis=-1)) ** 2 / NUM_FFT  # [rows, 257]
+    return power @ MEL_FILTERS.T, power.sum(-1)
 
 
 def _voice_band_db(filtered: np.ndarray) -> np.ndarray:
     """Energy per row `[rows]` in dB, roughly against full scale, in the voice band."""
-    return 10 * np.log10(filtered[:, _VOICE_BAND].sum(-1) + 1e-3) - 10 * np.log10(_INT16**2 / 4 * FRAME_SAMPLES)
+    return 10 * np.log10(filtered[:, VOICE_BAND].sum(-1) + 1e-3) - full_scale_db()
 
 
 def _speech_level(energy_db: np.ndarray) -> float:

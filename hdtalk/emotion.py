@@ -6,7 +6,7 @@ import torch
 from hdtalk.data import SpeechFeatures
 from hdtalk.errors import UsageError
 from hdtalk.models.speech import EMOTIONS, SpeechModel
-from hdtalk.windows import STRETCH_FPS, num_video_frames, silent_frames, stretch_of_rows
+from hdtalk.windows import STRETCH_FPS, num_video_frames, own_voice, silent_frames, stretch_of_rows
 
 SPAN_FRAMES = 12  # about half a second
 
@@ -55,7 +55,7 @@ def voice_codes(model: SpeechModel, speech: SpeechFeatures, chunk_frames: int = 
     """Per `SPAN_FRAMES`: the sum of the emotion codes `[S, e]` of its voiced frames, and how many there were `[S]`."""
     device, num_frames = model.emotion_codes.device, num_video_frames(speech, STRETCH_FPS)
     sums = torch.zeros(-(-num_frames // SPAN_FRAMES), model.emotion_codes.shape[1], device=device)
-    counts = np.zeros(len(sums))
+    counts, voice = np.zeros(len(sums)), torch.from_numpy(own_voice(speech)).to(device)
     for start in range(0, num_frames, chunk_frames):
         count = min(chunk_frames, num_frames - start)
         speaking = np.flatnonzero(~silent_frames(speech, STRETCH_FPS, count, start))
@@ -63,7 +63,7 @@ def voice_codes(model: SpeechModel, speech: SpeechFeatures, chunk_frames: int = 
             continue
         rows = torch.from_numpy(stretch_of_rows(speech, count, start, prosody=True)).to(device)
         half_second = torch.from_numpy((start + speaking) // SPAN_FRAMES).to(device)
-        sums.index_add_(0, half_second, model.emotion(rows[None])[0][torch.from_numpy(speaking).to(device)])
+        sums.index_add_(0, half_second, model.emotion(rows[None], voice)[0][torch.from_numpy(speaking).to(device)])
         np.add.at(counts, half_second.cpu().numpy(), 1)
     return sums, counts
 

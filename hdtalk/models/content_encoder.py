@@ -34,7 +34,7 @@ class ContentEncoder(nn.Module):
         return self.dense(windows.flatten(2))
 
 
-def conv_block(channels_in: int, channels_out: int) -> nn.Sequential:
-    """3x3 convolution without bias, batch norm, ReLU; the size stays."""
-    convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+def conv_block(channels_in: int, channels_out: int, kernel=3, padding=1) -> nn.Sequential:
+    """Convolution without bias (3x3: the size stays), batch norm, ReLU."""
+    convolution = nn.Conv2d(channels_in, channels_out, kernel, padding=padding, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True))

@@ -41,7 +41,17 @@ class SpeechModel(nn.Module):
         them out removes microphone, room and timbre, and much of the emotion, before the network sees anything."""
         return self.content_encoder.over_rows((mfcc_rows - mean) / scale)
 
-    def emotion(self, rows: torch.Tensor) -> torch.Tensor:
-        """MFCC and prosody rows `[N, 4T + 24, 15]` -> emotion codes `[N, T, e]`; average them over a stretch."""
-        rows = rows[..., : len(self.feature_mean)]
+    def emotion(self, rows: torch.Tensor, voice: torch.Tensor) -> torch.Tensor:
+        """MFCC and prosody rows `[N, 4T + 24, 15]` -> emotion codes `[N, T, e]`; average them over a stretch. `voice`
+        `[N, 13]` or `[13]`: mean MFCC and pitch of the recording, for encoders that also see the rows relative to it
+        (`num_features` 28)."""
+        rows = relative_to_voice(rows, voice)[..., : len(self.feature_mean)]
         return self.emotion_encoder.over_rows((rows - self.feature_mean) / self.feature_scale)
+
+
+def relative_to_voice(rows: torch.Tensor, voice: torch.Tensor) -> torch.Tensor:
+    """Rows `[N, R, 15]` -> `[N, R, 28]`: MFCC and pitch once more, against the recording's own mean. One person's high
+    voice is another one's low one; how far it rises tells more."""
+    relative = rows[..., :13] - voice[..., None, :]
+    voiced = (rows[..., 13:14] > 0.3).to(rows.dtype)
+    return torch.cat([rows, relative[..., :12], relative[..., 12:] * voiced], -1)

@@ -1,7 +1,8 @@
 """Trains the speech networks in the four stages: emotion classifier, cross-reconstruction, alignment, predictor.
 
-Every stage is a `Task` of the common loop, so it is seeded, resumable and leaves curves. Under torchrun each process
-draws its own batches and gradients are averaged.
+Every stage is a `Task` of the common loop, so it is seeded, resumable and leaves curves. Batches are drawn and worsened
+on the training device (speech_bank.py, row_augment.py). Under torchrun each process draws its own batches and gradients
+are averaged.
 """
 
 import copy
@@ -12,16 +13,19 @@ from torch import nn
 from torch.nn import functional
 
 from hdtalk.data import SpeechFeatures
-from hdtalk.face_units import LIPS_INNER_LOWER, LIPS_INNER_UPPER
-from hdtalk.models.speech import EMOTIONS, SpeechModel
+from hdtalk.face_units import LIPS_INNER_LOWER, LIPS_INNER_UPPER, mouth_width
+from hdtalk.models.speech import EMOTIONS, SpeechModel, relative_to_voice
 from hdtalk.models.speech_decoder import SpeechDecoder
 from hdtalk.training.dtw import warp_rows
 from hdtalk.training.landmark_warp import distort, warp_expression
 from hdtalk.training.loop import Task, TrainConfig
+from hdtalk.training.row_augment import RowAugment
+from hdtalk.training.speech_bank import SpeechBank, ViewBank, rows_of
 from hdtalk.training.speech_data import FPS, Take
-from hdtalk.windows import STRETCH_ROWS, WINDOW_ROWS, num_video_frames, silent_frames, stretch_of_rows
+from hdtalk.windows import STRETCH_ROWS, WINDOW_ROWS, num_video_frames, own_voice, silent_frames, stretch_of_rows
 
 CROP_FRAMES = 50  # two seconds of a take per item of stage 4
+MARGIN_ROWS = 80  # heard on both sides of a stretch, so that its mean and loudness are about the recording's
 EMOTION_FRAMES = 50  # of stages 1 and 2, for the emotion
 STRETCH_FRAMES = 12  # of stage 2, for the content
 
@@ -34,6 +38,8 @@ class SpeechTask(Task):
     def __init__(self, config: TrainConfig, model: SpeechModel, takes: list[Take], validation: list[Take]):
         super().__init__(config)
         self.model, self.takes, self.validation = model.to(self.device), takes, validation
+        self.worsen = RowAugment(self.device)
+        self.timbre = torch.tensor([3.0, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1], device=self.device)
         self.rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         self.networks = {"model": self.model}
 
@@ -42,7 +48,7 @@ class SpeechTask(Task):
         for parameter in self.model.parameters():
             parameter.requires_grad_(any(parameter is p for p in parameters))
         rate = self.config.learning_rate
-        self.optimisers = {"main": torch.optim.AdamW(parameters, lr=rate, betas=(0.5, 0.999), weight_decay=1e-4)}
+        self.optimisers = {"main": torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)}
 
     def update(self, loss: torch.Tensor, optimiser: str = "main") -> None:
         if not torch.distributed.is_initialized():
@@ -57,7 +63,41 @@ class SpeechTask(Task):
         self.optimisers[optimiser].step()
 
     def own(self, rng: np.random.Generator) -> np.random.Generator:
-        return np.random.default_rng((int(rng.integers(1 << 62)), self.rank))
+        """The step's generator of this process; torch's is seeded alike."""
+        rng = np.random.default_rng((int(rng.integers(1 << 62)), self.rank))
+        if self.rank:
+            torch.manual_seed(int(rng.integers(1 << 62)))
+        return rng
+
+    def hear(self, bank: SpeechBank, sounds, start_frame, num_frames: int, amount: float):
+        """Rows `[N, 4F + 24 + 2 M, 15]` of stretches with a margin of M rows on both sides, worsened in `amount` of
+        them, and where they hold speech, bool `[N, 4F + 24 + 2 M]`."""
+        first = STRETCH_ROWS * start_frame + bank.first_of_window - MARGIN_ROWS
+        rows, silent = bank.stretch(sounds, first, rows_of(num_frames) + 2 * MARGIN_ROWS)
+        return self.worsen(rows, bank.level_db[sounds], amount), ~silent
+
+    def voice_codes(self, bank: SpeechBank, takes: torch.Tensor, amount: float = 0.6):
+        """Emotion codes `[N, F, e]` of a random stretch of each take, worsened, of other pitch and timbre, as of other
+        people; and weights `[N, F]` that leave its pauses out of a mean."""
+        sounds, n = bank.draw_sounds(takes), len(takes)
+        middle = (torch.rand(n, device=self.device) * bank.num_rows[sounds]).long() // STRETCH_ROWS
+        start = middle - torch.randint(EMOTION_FRAMES, (n,), device=self.device)
+        rows, speaking = self.hear(bank, sounds, start, EMOTION_FRAMES, amount)
+        voiced = rows[..., 13:14] > 0.3
+        timbre = torch.randn(n, 1, 12, device=self.device) * self.timbre
+        pitch = torch.randn(n, 1, 1, device=self.device) * voiced * 0.15
+        rows = rows + torch.cat([timbre.expand(-1, rows.shape[1], -1), pitch, torch.zeros_like(rows[..., 13:])], -1)
+        voice = voices_of(rows, speaking)
+        rows, speaking = rows[:, MARGIN_ROWS:-MARGIN_ROWS], speaking[:, MARGIN_ROWS:-MARGIN_ROWS]
+        with self.autocast():
+            codes = self.model.emotion(rows, voice).float()
+        centre = STRETCH_ROWS * torch.arange(EMOTION_FRAMES, device=self.device) + WINDOW_ROWS // 2
+        weights = speaking[:, centre] + 1e-3
+        return codes, weights / weights.sum(1, keepdim=True)
+
+    def report(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Numbers to log, in one transfer from the device."""
+        return dict(zip(losses, torch.stack([loss.detach() for loss in losses.values()]).tolist(), strict=True))
 
     def tensor(self, array) -> torch.Tensor:
         return torch.as_tensor(np.asarray(array, np.float32)).to(self.device)
@@ -70,21 +110,23 @@ class EmotionTask(SpeechTask):
 
     def __init__(self, config, model, takes, validation):
         super().__init__(config, model, takes, validation)
+        self.bank = SpeechBank(takes, self.device)
+        self.places = emotion_targets(model, takes)
         self.optimise(model.emotion_encoder)
 
     def step(self, step, progress, rng):
-        rng = self.own(rng)
+        self.own(rng)
         self.model.train()
-        chosen = rng.integers(len(self.takes), size=self.config.batch_size)
-        labels = torch.tensor([self.takes[k].emotion for k in chosen], device=self.device)
-        codes, weights = emotion_codes(self, [self.takes[k] for k in chosen], rng, vary=True)
+        takes = self.bank.draw_takes(self.config.batch_size)
+        codes, weights = self.voice_codes(self.bank, takes)
         classify = self.model.emotion_encoder.classifier
         mean = (codes * weights[..., None]).sum(1)
+        labels = self.bank.emotion[takes]
         whole = functional.cross_entropy(classify(mean), labels, label_smoothing=0.05)
         single = functional.cross_entropy(classify(codes).flatten(0, 1), labels.repeat_interleave(codes.shape[1]))
-        place = functional.mse_loss(mean, emotion_targets(self.model, [self.takes[k] for k in chosen]))
+        place = functional.mse_loss(mean, self.places[takes])
         self.update(whole + 0.2 * single + 10 * place)
-        return {"cross_entropy": whole.item(), "per_window": single.item(), "place": place.item()}
+        return self.report({"cross_entropy": whole, "per_window": single, "place": place})
 
     def validate(self, averages):
         codes = take_codes(averages["model"], self.validation, self.device)
@@ -106,74 +148,106 @@ class DisentangleTask(SpeechTask):
         self.adversary = Adversary(model.landmark_predictor.content_size).to(self.device)
         self.networks |= {"decoder": self.decoder, "adversary": self.adversary}
         self.optimise(model.content_encoder, model.emotion_encoder, self.decoder, self.adversary)
-        self.groups = _groups(takes)
+        self.bank = SpeechBank(takes, self.device)
+        self.places = emotion_targets(model, takes)
+        self._match(np.random.default_rng(self.config.seed))
 
     def step(self, step, progress, rng):
-        rng = self.own(rng)
+        self.own(rng)
         self.model.train()
-        items = [self._item(rng) for _ in range(self.config.batch_size)]
-        inputs, targets = (self.tensor(np.stack([item[k] for item in items])) for k in (0, 1))  # [N, 2, rows, 12]
+        pair, inputs, targets = self._pairs(self.config.batch_size)  # [N, 2], [N, 2, rows, 12] twice
         targets = targets.unfold(2, WINDOW_ROWS, STRETCH_ROWS).transpose(-1, -2)  # [N, 2, F, 28, 12]
-        first, second = ([item[2][k] for item in items] for k in (0, 1))  # takes that lend their emotion
         with self.autocast():
             content = self.model.content_encoder.over_rows(inputs.flatten(0, 1)).float().unflatten(0, (-1, 2))
-        emotion = []  # 2 x [N, e]
-        for lent in (first, second):
-            codes, weights = emotion_codes(self, lent, rng, vary=True)
-            emotion.append((codes * weights[..., None]).sum(1))
-        loss_reconstruction = 0.0
+        lent = self._other_words(pair.T.flatten())  # takes that lend their emotion
+        codes, weights = self.voice_codes(self.bank, lent)
+        emotion = (codes * weights[..., None]).sum(1)  # [2 N, e]
+        emotions = emotion.unflatten(0, (2, -1))
+        loss_reconstruction = torch.zeros((), device=self.device)
         for k in (0, 1):  # content of (c1, e1), of (c1, e2)
             for e in (0, 1):
-                spread = emotion[e][:, None].expand(-1, content.shape[2], -1)
+                spread = emotions[e][:, None].expand(-1, content.shape[2], -1)
                 with self.autocast():
                     rebuilt = self.decoder(content[:, k].flatten(0, 1), spread.flatten(0, 1)).float()
-                loss_reconstruction += functional.l1_loss(rebuilt, targets[:, e].flatten(0, 1))
+                loss_reconstruction = loss_reconstruction + functional.l1_loss(rebuilt, targets[:, e].flatten(0, 1))
         loss_content = functional.l1_loss(content[:, 0], content[:, 1])
-        labels = torch.tensor([[item[2][k].emotion for item in items] for k in (0, 1)], device=self.device)
-        classify = self.model.emotion_encoder.classifier
-        loss_emotion = sum(functional.cross_entropy(classify(emotion[e]), labels[e]) for e in (0, 1))
-        for lent, code in zip((first, second), emotion, strict=True):
-            loss_emotion = loss_emotion + 10 * functional.mse_loss(code, emotion_targets(self.model, lent))
-        spoken = torch.tensor([item[3] for item in items], device=self.device).T.flatten()
+        labels = self.bank.emotion[lent]
+        loss_emotion = functional.cross_entropy(self.model.emotion_encoder.classifier(emotion), labels)
+        loss_place = functional.mse_loss(emotion, self.places[lent])
         found = self.adversary(content.transpose(0, 1).flatten(0, 1), self.adversary_weight)
-        loss_leak = functional.cross_entropy(found, spoken)
-        self.update(loss_reconstruction + loss_content + loss_emotion + loss_leak)
-        return {
-            "reconstruction": loss_reconstruction.item() / 4,
-            "content": loss_content.item(),
-            "emotion": loss_emotion.item() / 2,
-            "leak": loss_leak.item(),
-        }
+        loss_leak = functional.cross_entropy(found, self.bank.emotion[pair.T.flatten()])
+        self.update(loss_reconstruction + loss_content + 2 * loss_emotion + 20 * loss_place + loss_leak)
+        return self.report(
+            {
+                "reconstruction": loss_reconstruction / 4,
+                "content": loss_content,
+                "emotion": loss_emotion,
+                "leak": loss_leak,
+            }
+        )
 
-    def _item(self, rng):
-        group = self.groups[rng.integers(len(self.groups))]
-        one, two = (group[k] for k in rng.permutation(len(group))[:2])
-        lend = [self._other_words(one, rng), self._other_words(two, rng)]
-        sounds = [take.sounds[rng.integers(len(take.sounds))] for take in (one, two)]
-        calm = [normalised(take.sounds[0])[::2] for take in (one, two)]  # every other row is enough
-        matched = np.minimum(np.repeat(warp_rows(*calm) * 2, 2), len(sounds[1].mfcc) - 1)
-        length = STRETCH_ROWS * (STRETCH_FRAMES - 1) + WINDOW_ROWS
-        rows = rng.integers(max(1, len(matched) - length)) + np.arange(length)
-        rows = np.minimum(rows, min(len(matched), len(sounds[0].mfcc)) - 1)
-        mean, scale = (v.cpu().numpy()[:12] for v in (self.model.feature_mean, self.model.feature_scale))
-        plain = [(take.sounds[0].mfcc - mean) / scale for take in (one, two)]
-        heard = [normalised(sound) for sound in sounds]
-        inputs, targets = (np.stack([pair[0][rows], pair[1][matched[rows]]]) for pair in (heard, plain))
-        return inputs, targets, lend, [one.emotion, two.emotion]
+    def _match(self, rng, max_groups: int = 160) -> None:
+        """Which rows of two takes of one sentence belong together: all takes of a group on one take's time."""
+        groups = _groups(self.takes)
+        place = {id(take): k for k, take in enumerate(self.takes)}
+        members: list[list[int]] = []
+        timelines: list[int] = []
+        warps: list[np.ndarray] = []
+        first_warp: list[int] = []
+        for k in rng.permutation(len(groups))[:max_groups]:
+            group = groups[k]
+            calm = [normalised(take.sounds[0])[::4] for take in group]  # every fourth row is enough
+            for take, rows in zip(group, calm, strict=True):
+                warp = np.repeat(warp_rows(calm[0], rows) * 4, 4) + np.tile(np.arange(4), len(calm[0]))
+                first_warp.append(first_warp[-1] + len(warps[-1]) if warps else 0)
+                warps.append(np.minimum(warp, len(take.sounds[0].mfcc) - 1))
+            members.append([place[id(take)] for take in group])
+            timelines.append(len(warps[-1]))
+        first = iter(first_warp)
+        width = max(map(len, members))
+        self.group_size = torch.tensor([len(group) for group in members], device=self.device)
+        self.members = self._table(members, width)
+        self.first_warp = self._table([[next(first) for _ in group] for group in members], width)
+        self.timelines = torch.tensor(timelines, device=self.device)
+        self.warps = torch.from_numpy(np.concatenate(warps)).to(self.device)
+        by_voice: dict[tuple, list[int]] = {}
+        for k, take in enumerate(self.takes):
+            by_voice.setdefault((take.clip.actor, take.emotion), []).append(k)
+        voices = [by_voice[take.clip.actor, take.emotion] for take in self.takes]
+        self.voice_size = torch.tensor([len(voice) for voice in voices], device=self.device)
+        self.voices = self._table(voices, max(map(len, voices)))
 
-    def _other_words(self, take: Take, rng) -> Take:
-        """Another sentence of the same speaker in the same emotion, if there is one."""
-        others = self.by_voice.get((take.clip.actor, take.emotion), [take]) if self.by_voice else [take]
-        others = [other for other in others if other.clip.sentence != take.clip.sentence] or [take]
-        return others[rng.integers(len(others))]
+    def _table(self, rows: list[list[int]], width: int) -> torch.Tensor:
+        return torch.tensor([row + row[:1] * (width - len(row)) for row in rows], device=self.device)
 
-    @property
-    def by_voice(self):
-        if not hasattr(self, "_by_voice"):
-            self._by_voice: dict[tuple, list[Take]] = {}
-            for take in self.takes:
-                self._by_voice.setdefault((take.clip.actor, take.emotion), []).append(take)
-        return self._by_voice
+    def _pairs(self, count: int):
+        """Indices `[N, 2]` of takes of one sentence, what the content encoder hears of them and what the decoder must
+        give, `[N, 2, rows, 12]`, on one time."""
+        length = rows_of(STRETCH_FRAMES) + 2 * MARGIN_ROWS
+        group = torch.randint(len(self.group_size), (count,), device=self.device)
+        size = self.group_size[group]
+        one = (torch.rand(count, device=self.device) * size).long() % size
+        two = (one + 1 + (torch.rand(count, device=self.device) * (size - 1)).long()) % size
+        member = torch.stack([one, two], 1)
+        takes, first_warp = self.members[group[:, None], member], self.first_warp[group[:, None], member]
+        longest = (self.timelines[group] - rows_of(STRETCH_FRAMES)).clamp(min=1)
+        start = (torch.rand(count, device=self.device) * longest).long() - MARGIN_ROWS
+        time = start[:, None] + torch.arange(length, device=self.device)
+        time = torch.minimum(time.clamp(min=0), self.timelines[group, None] - 1)
+        rows = self.warps[first_warp[..., None] + time[:, None]].flatten(0, 1)  # [2 N, length]
+        clean = self.bank.first_sound[takes.flatten()]
+        heard = self.bank.draw_sounds(takes.flatten())
+        where = [self.bank.first_row[sound][:, None] + rows for sound in (clean, heard)]
+        plain = (self.bank.rows[where[0]][..., :12] - self.model.feature_mean[:12]) / self.model.feature_scale[:12]
+        worse = self.worsen(self.bank.rows[where[1]], self.bank.level_db[heard], 0.5)
+        worse = freed_of_voice(worse[..., :12], ~self.bank.silent[where[1]])
+        inner = slice(MARGIN_ROWS, -MARGIN_ROWS)
+        return takes, *(x[:, inner].unflatten(0, (-1, 2)) for x in (worse, plain))
+
+    def _other_words(self, takes: torch.Tensor) -> torch.Tensor:
+        """Another sentence of the same speaker in the same emotion, mostly."""
+        size = self.voice_size[takes]
+        return self.voices[takes, (torch.rand(len(takes), device=self.device) * size).long() % size]
 
     def validate(self, averages):
         model = averages["model"]
@@ -196,21 +270,23 @@ class AlignmentTask(SpeechTask):
     def __init__(self, config, model, takes, validation):
         takes = [take for take in takes if len(take.views) > 1]
         super().__init__(config, model, takes, [take for take in validation if len(take.views) > 1])
+        self.views = ViewBank(self.takes)
         self.optimise(model.alignment)
 
     def step(self, step, progress, rng):
-        pose, face = self._pairs(self.takes, self.own(rng), self.config.batch_size)
+        rng = self.own(rng)
+        pose, face = self.views.pairs(self.config.batch_size, rng)
         target = self.tensor(pose)
         pose = warp_expression(pose, rng) + rng.normal(0, 0.004, pose.shape) * rng.random((len(pose), 1, 1))
         face = face + rng.normal(0, 0.004, face.shape) * rng.random((len(face), 1, 1))
         aligned = self.model.alignment(self.tensor(pose), self.tensor(face))
         loss = ((aligned - target) ** 2 * self.tensor(LANDMARK_WEIGHTS)[:, None]).mean()
         self.update(100 * loss)
-        return {"loss": loss.item()}
+        return self.report({"loss": loss})
 
     def validate(self, averages):
         rng = np.random.default_rng(3)
-        pose, face = self._pairs(self.validation, rng, 2048)
+        pose, face = ViewBank(self.validation).pairs(2048, rng)
         aligned = averages["model"].alignment(self.tensor(warp_expression(pose, rng)), self.tensor(face)).cpu().numpy()
         error = np.linalg.norm(aligned - pose, axis=-1)
         eyes = np.linalg.norm(pose[:, 36] - pose[:, 45], axis=-1)
@@ -219,17 +295,6 @@ class AlignmentTask(SpeechTask):
             "mouth": float(error[:, 48:].mean()),
         }, None
 
-    def _pairs(self, takes, rng, count):
-        pose, face = np.zeros((2, count, 68, 2), np.float32)
-        for k in range(count):
-            take = takes[rng.integers(len(takes))]
-            views = list(take.views)
-            shown = views[rng.integers(len(views))]
-            heard = "front" if "front" in views and rng.random() < 0.7 else views[rng.integers(len(views))]
-            frame = rng.integers(min(len(take.views[shown]), len(take.views[heard])))
-            pose[k], face[k] = take.views[shown][frame], take.views[heard][frame]
-        return pose, face
-
 
 class PredictorTask(SpeechTask):
     """Stage 4: displacements from content, emotion and the neutral face, judged directly and after the frozen alignment
@@ -237,61 +302,74 @@ class PredictorTask(SpeechTask):
 
     name = "predictor"
 
-    def __init__(self, config, model, takes, validation, aligned: bool = True, adversary_weight: float = 0.1):
-        """`aligned`: the alignment network is trained, and judges too; a copy, so resuming cannot undo it."""
+    def __init__(
+        self,
+        config,
+        model,
+        takes,
+        validation,
+        aligned: bool = True,
+        heard: bool = True,
+        adversary_weight: float = 0.1,
+    ):
+        """`aligned`: the alignment network is trained, and judges too; a copy, so resuming cannot undo it. `heard`: the
+        emotion encoder is trained: half of the codes are its own, with the mistakes that it makes."""
         takes = [take for take in takes if take.displacement is not None]
         super().__init__(config, model, takes, [take for take in validation if take.displacement is not None])
         self.alignment = copy.deepcopy(model.alignment).requires_grad_(False) if aligned else None
-        self.adversary_weight = adversary_weight
+        self.adversary_weight, self.heard_share = adversary_weight, 0.5 if heard else 0.0
         self.adversary = Adversary(model.landmark_predictor.content_size).to(self.device)
         self.networks["adversary"] = self.adversary
+        self.bank, self.views = SpeechBank(takes, self.device), ViewBank(takes)
+        self.places = emotion_targets(model, takes)
         self.optimise(model.content_encoder, model.landmark_predictor, self.adversary)
 
     def step(self, step, progress, rng):
         rng = self.own(rng)
         self.model.train()
         self.model.emotion_encoder.eval()
-        chosen = rng.integers(len(self.takes), size=self.config.batch_size)
-        takes = [self.takes[k] for k in chosen]
-        version = rng.integers(len(takes[0].sounds), size=len(takes)) | (rng.random(len(takes)) < 0.3)
-        version = np.minimum(version, len(takes[0].sounds) - 1)  # the clean recording a little less often
-        starts = [int(rng.integers(-8, max(-7, len(take.displacement) - CROP_FRAMES + 8))) for take in takes]
-        rows, truth, neutral = [], [], []
-        for take, v, start in zip(takes, version, starts, strict=True):
-            sound = take.sounds[v]
-            mean, scale = statistics(sound)
-            rows.append((stretch_of_rows(sound, CROP_FRAMES, start) - mean) / scale)
-            frames = np.clip(np.arange(start, start + CROP_FRAMES), 0, len(take.displacement) - 1)
-            truth.append(take.displacement[frames])
-            neutral.append(take.neutral)
-        rows, truth, neutral = self.tensor(rows), self.tensor(truth), self.tensor(neutral)
+        n, bank = self.config.batch_size, self.bank
+        chosen = rng.integers(len(self.takes), size=n)
+        takes = torch.from_numpy(chosen).to(self.device)
+        starts, sounds = bank.draw_starts(takes, CROP_FRAMES), bank.draw_sounds(takes)
+        rows, speaking = self.hear(bank, sounds, starts, CROP_FRAMES, 0.75)
+        truth, neutral = bank.truth(takes, starts, CROP_FRAMES), bank.neutral[takes].unflatten(-1, (68, 2))
         neutral = neutral + 0.01 * torch.randn_like(neutral)
         with self.autocast():
-            content = self.model.content_encoder.over_rows(rows).float()
-        code = emotion_targets(self.model, takes)
-        code = (code + 0.08 * torch.randn_like(code)).relu()  # voices scatter around their places
-        emotion = code[:, None].expand(-1, CROP_FRAMES, -1)
-        predicted, _ = self.model.landmark_predictor(neutral, content, emotion)
+            heard = freed_of_voice(rows[..., :12], speaking)[:, MARGIN_ROWS:-MARGIN_ROWS]
+            content = self.model.content_encoder.over_rows(heard).float()
+        code = self._codes(takes, rows, speaking)
+        predicted, _ = self.model.landmark_predictor(neutral, content, code[:, None].expand(-1, CROP_FRAMES, -1))
         losses = displacement_losses(predicted, truth)
         if self.alignment is not None:
-            losses["aligned"] = 100 * self._aligned_loss(takes, starts, neutral, predicted, rng)
-        labels = torch.tensor([take.emotion for take in takes], device=self.device)
-        losses["leak"] = 0.1 * functional.cross_entropy(self.adversary(content, self.adversary_weight), labels)
+            losses["aligned"] = 100 * self._aligned_loss(chosen, starts, neutral, predicted, rng)
+        found = self.adversary(content, self.adversary_weight)
+        losses["leak"] = 0.1 * functional.cross_entropy(found, bank.emotion[takes])
         losses["size"] = 0.01 * content.square().mean()  # against the adversary, codes would grow without end
         self.update(sum(losses.values()))
-        return {name: loss.item() for name, loss in losses.items()}
+        return self.report(losses)
 
-    def _aligned_loss(self, takes, starts, neutral, predicted, rng, frames_each: int = 3):
+    @torch.no_grad()
+    def _codes(self, takes, rows, speaking):
+        """Emotion codes `[N, e]`: where the takes belong, scattered as voices do, or as the encoder hears them."""
+        places = self.places[takes]
+        code = (places + 0.08 * torch.randn_like(places)).relu()
+        own = torch.rand(len(takes), 1, device=self.device) < self.heard_share
+        if self.heard_share:
+            with self.autocast():
+                codes = self.model.emotion(rows, voices_of(rows, speaking)).float()  # [N, F', e]
+            frames = STRETCH_ROWS * torch.arange(codes.shape[1], device=self.device) + WINDOW_ROWS // 2
+            weights = speaking[:, frames, None] + 1e-3
+            code = torch.where(own, (codes * weights).sum(1) / weights.sum(1), code)
+        return code
+
+    def _aligned_loss(self, chosen, starts, neutral, predicted, rng):
         assert self.alignment is not None
-        poses, face = [], []
-        for k, (take, start) in enumerate(zip(takes, starts, strict=True)):
-            view = list(take.views)[rng.integers(len(take.views))]
-            for frame in rng.integers(CROP_FRAMES, size=frames_each):
-                poses.append(take.views[view][np.clip(start + frame, 0, len(take.views[view]) - 1)])
-                face.append(neutral[k] + predicted[k, frame])
-        pose = np.stack(poses)
-        distorted = self.tensor(distort(warp_expression(pose, rng), rng))
-        aligned = self.alignment(distorted, torch.stack(face))
+        start = starts.cpu().numpy()
+        pose, frame = self.views.poses(chosen, start, start + CROP_FRAMES, rng)
+        frame = torch.from_numpy(np.clip(frame - start, 0, CROP_FRAMES - 1)).to(self.device)
+        face = neutral + predicted[torch.arange(len(chosen), device=self.device), frame]
+        aligned = self.alignment(self.tensor(distort(warp_expression(pose, rng), rng)), face)
         return ((aligned - self.tensor(pose)) ** 2 * self.tensor(LANDMARK_WEIGHTS)[:, None]).mean()
 
     def validate(self, averages):
@@ -301,6 +379,7 @@ class PredictorTask(SpeechTask):
             pairs.append((take.neutral + predicted, take.neutral + take.displacement))
         gaps = [[_gap(face) for face in pair] for pair in pairs]
         correlation = np.nanmean([np.corrcoef(*gap)[0, 1] for gap in gaps])
+        spread = np.nanmean([np.corrcoef(*(mouth_width(face) for face in pair))[0, 1] for pair in pairs])
         mouth = np.mean([np.abs(a[:, 48:] - b[:, 48:]).mean() for a, b in pairs])
         closed = np.concatenate([gap[1] for gap in gaps]) < 0.03
         met = np.concatenate([gap[0] for gap in gaps])[closed] < 0.045
@@ -308,7 +387,13 @@ class PredictorTask(SpeechTask):
             content_statistics(model, self.takes[:: max(1, len(self.takes) // 200)], self.device),
             content_statistics(model, self.validation, self.device),
         )
-        measures = {"opening_correlation": correlation, "mouth_error": mouth, "closed": met.mean(), "leak": leak}
+        measures = {
+            "opening_correlation": correlation,
+            "width_correlation": spread,
+            "mouth_error": mouth,
+            "closed": met.mean() if met.size else 1.0,
+            "leak": leak,
+        }
         return {name: float(value) for name, value in measures.items()}, None
 
 
@@ -368,28 +453,10 @@ def displacement_losses(predicted: torch.Tensor, truth: torch.Tensor) -> dict[st
     gaps = [(d[..., LIPS_INNER_LOWER, 1] - d[..., LIPS_INNER_UPPER, 1]).mean(-1) for d in (predicted, truth)]
     meeting = 1 + 3 * torch.sigmoid((0.03 - gaps[1]) / 0.005)
     gap = ((gaps[0] - gaps[1]) ** 2 * meeting).mean()
-    return {"position": 100 * position, "motion": 50 * motion, "gap": 30 * gap}
-
-
-def emotion_codes(task: SpeechTask, takes: list[Take], rng: np.random.Generator, vary: bool = False):
-    """Codes `[N, F, e]` of a random stretch of each take, and weights `[N, F]` that leave its pauses out of a mean.
-    `vary`: other pitch and timbre, as of other people."""
-    rows, speaking = [], []
-    for take in takes:
-        sound = take.sounds[rng.integers(len(take.sounds))]
-        voiced = np.flatnonzero(~silent_frames(sound, FPS))
-        middle = rng.choice(voiced) if len(voiced) else 0
-        start = int(middle) - int(rng.integers(EMOTION_FRAMES))
-        stretch = stretch_of_rows(sound, EMOTION_FRAMES, start, prosody=True)
-        if vary:
-            stretch[:, :12] += rng.normal(size=12) * np.array([3.0, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1])
-            stretch[:, 12] += (stretch[:, 13] > 0.3) * rng.normal() * 0.12
-        rows.append(stretch)
-        speaking.append(~silent_frames(sound, FPS, EMOTION_FRAMES, start))
-    with task.autocast():
-        codes = task.model.emotion(task.tensor(rows)).float()
-    weights = task.tensor(speaking) + 1e-3
-    return codes, weights / weights.sum(1, keepdim=True)
+    # corners move a quarter as far as lips part: in sums over points, spread and rounded lips would hardly count
+    widths = [d[..., 54, 0] - d[..., 48, 0] for d in (predicted, truth)]
+    width = ((widths[0] - widths[1]) ** 2).mean() + ((widths[0].diff(dim=1) - widths[1].diff(dim=1)) ** 2).mean()
+    return {"position": 100 * position, "motion": 50 * motion, "gap": 30 * gap, "width": 100 * width}
 
 
 @torch.no_grad()
@@ -401,7 +468,8 @@ def take_codes(model: SpeechModel, takes: list[Take], device, version: int = 0) 
         sound = take.sounds[version]
         keep = _speaking(sound)
         rows = torch.from_numpy(stretch_of_rows(sound, num_video_frames(sound, FPS), prosody=True)).to(device)
-        codes.append(model.emotion(rows[None])[0, keep].mean(0))
+        voice = torch.from_numpy(own_voice(sound)).to(device)
+        codes.append(model.emotion(rows[None], voice)[0, keep].mean(0))
     model.train(training)
     return torch.stack(codes)
 
@@ -452,6 +520,24 @@ def statistics(sound: SpeechFeatures) -> tuple[np.ndarray, np.ndarray]:
     return rows.mean(0), rows.std(0) + 1.0
 
 
+def freed_of_voice(mfcc: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
+    """MFCC rows `[N, R, 12]` without the mean and deviation of the rows that hold speech (bool `[N, R]`), as
+    `statistics` does for whole recordings."""
+    weights = torch.where(speaking.sum(1, keepdim=True) >= 10, speaking, True)[..., None].to(mfcc.dtype)
+    total = weights.sum(1, keepdim=True)
+    mean = (mfcc * weights).sum(1, keepdim=True) / total
+    deviation = (((mfcc - mean) ** 2 * weights).sum(1, keepdim=True) / total).sqrt()
+    return (mfcc - mean) / (deviation + 1.0)
+
+
+def voices_of(rows: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
+    """`own_voice` `[N, 13]` of rows `[N, R, 15]`, for batches."""
+    weights = torch.where(speaking.sum(1, keepdim=True) >= 10, speaking, True)[..., None].to(rows.dtype)
+    voiced = (rows[..., 13:14] > 0.3).to(rows.dtype)
+    mfcc = (rows[..., :12] * weights).sum(1) / weights.sum(1)
+    return torch.cat([mfcc, (rows[..., 12:13] * voiced).sum(1) / voiced.sum(1).clamp(min=1)], -1)
+
+
 def normalised(sound: SpeechFeatures) -> np.ndarray:
     mean, scale = statistics(sound)
     return (sound.mfcc - mean) / scale
@@ -466,11 +552,14 @@ def displacement_basis(takes: list[Take], num_components: int) -> tuple[np.ndarr
     return (directions[:, order] / weights[:, None]).T.astype(np.float32), np.sqrt(values[order]).astype(np.float32)
 
 
-def feature_statistics(takes: list[Take]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation `[15]` of MFCC and prosody over all takes."""
-    sounds = [sound for take in takes[::5] for sound in take.sounds]
-    rows = np.concatenate([np.concatenate([s.mfcc, s.prosody], 1)[~s.silent] for s in sounds])
-    return rows.mean(0), rows.std(0) + 1e-3
+def feature_statistics(takes: list[Take], num_features: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation `[num_features]` of what the emotion encoder sees, over all takes."""
+    rows = []
+    for sound in (sound for take in takes[::5] for sound in take.sounds):
+        own = torch.from_numpy(np.concatenate([sound.mfcc, sound.prosody], 1)[~sound.silent])
+        rows.append(relative_to_voice(own[None], torch.from_numpy(own_voice(sound)))[0, :, :num_features].numpy())
+    every = np.concatenate(rows)
+    return every.mean(0), every.std(0) + 1e-3
 
 
 def _speaking(sound: SpeechFeatures) -> np.ndarray:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from hdtalk.audio import read_audio, read_speech
 from hdtalk.data import SpeechFeatures
 from hdtalk.face_units import neutral_face, to_face_units
 from hdtalk.models.speech import EMOTIONS
@@ -27,7 +26,7 @@ FPS = 25
 class Take:
     """One clip, ready to train on. `sounds`: features of the clean recording and of its worsened versions;
     `displacement` float32 [T,68,2]: front view at 25 fps, face units, relative to `neutral` [68,2];
-    `views`: float32 [T,68,2] in face units per view; `emotion`: index into EMOTIONS."""
+    `views`: float32 [T,68,2] in face units per view, every `view_step`-th frame; `emotion`: index into EMOTIONS."""
 
     clip: Clip
     emotion: int
@@ -35,6 +34,11 @@ class Take:
     displacement: np.ndarray | None
     neutral: np.ndarray | None
     views: dict[str, np.ndarray]
+    view_step: int = 1
+
+    @staticmethod
+    def label(clip: Clip) -> int:
+        return EMOTIONS.index(clip.emotion)
 
 
 def load_takes(
@@ -62,7 +66,7 @@ def load_takes(
             takes.append(
                 Take(
                     clip,
-                    EMOTIONS.index(clip.emotion),
+                    Take.label(clip),
                     sounds[clip.name],
                     moved,
                     neutral,
@@ -81,6 +85,8 @@ def _sounds(actor: str, clips: list[Clip], cache: Path, versions: int, seed: int
         with np.load(path, allow_pickle=False) as file:
             if set(names) <= set(file["names"].tolist()) and int(file["versions"]) >= versions:
                 return _unpacked({key: file[key] for key in file.files}, versions)
+    from hdtalk.audio import read_audio, read_speech  # needs PyAV, which training on packed features does without
+
     rng = np.random.default_rng((seed, *actor.encode()))
     waves = {clip.name: read_audio(clip.audio) for clip in clips if clip.audio is not None}
     sounds = {}

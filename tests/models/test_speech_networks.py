@@ -132,7 +132,7 @@ def test_speech_model_is_one_state_dict_and_its_sizes():
         results = []
         for each in (model, twin):
             content = each.content(rows[..., :12], torch.zeros(12), torch.ones(12))
-            emotion = each.emotion(rows).mean(1, keepdim=True).expand(-1, 6, -1)
+            emotion = each.emotion(rows, torch.zeros(13)).mean(1, keepdim=True).expand(-1, 6, -1)
             results.append(each.landmark_predictor(neutral, content, emotion)[0])
     assert results[0].shape == (1, 6, 68, 2)
     torch.testing.assert_close(*results)

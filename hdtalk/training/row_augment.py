@@ -1,0 +1,152 @@
+"""Makes the feature rows of recordings sound like worse ones on the training device: a new room at every step.
+
+The twelve MFCC and the energy of a row give its 26 filter energies up to fine detail. There, rooms, microphones, noise,
+other voices, bands and other vocal tracts are sums, products and shifts; then the MFCC are taken again.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from hdtalk.audio_bands import NUM_COEFFICIENTS, ROUNDING_FLOOR, VOICE_BAND, cepstral_basis, full_scale_db
+
+_CENTRE_HZ = 700 * (10 ** (np.arange(1, 27) / 27 * np.log10(1 + 8000 / 700)) - 1)
+_TAIL_ROWS = 32
+
+
+@dataclass(frozen=True)
+class RowAugmentation:
+    """Shares of items to which a change applies, and how far it goes."""
+
+    quiet_share: float = 0.3  # of items that keep a clean background
+    snr_db: tuple[float, float] = (4.0, 35.0)
+    babble_share: float = 0.25  # of the noisy ones: other items of the batch as background
+    band_share: float = 0.25
+    room_share: float = 0.4
+    equaliser_db: float = 4.0
+    gain_db: float = 8.0
+    tract: float = 0.06  # deviation of the log factor on frequencies
+
+
+class RowAugment:
+    """`rows, silent = augment(rows, level_db)`; randomness is torch's own, on the rows' device."""
+
+    def __init__(self, device: torch.device, settings: RowAugmentation | None = None):
+        self.settings = settings or RowAugmentation()
+        basis = torch.from_numpy(cepstral_basis()).float().to(device)  # [12, 26]: log energies to MFCC
+        self.basis, self.inverse = basis, torch.linalg.pinv(basis)  # [12, 26], [26, 12]
+        self.floor = torch.from_numpy(ROUNDING_FLOOR).float().to(device)
+        self.hertz = torch.from_numpy(_CENTRE_HZ).float().to(device)
+        # the energy of noise in a filter scatters the less the more bins the filter has
+        self.bins = torch.from_numpy(np.maximum(1.0, np.gradient(_CENTRE_HZ) / 31.25)).float().to(device)
+
+    def __call__(self, rows: torch.Tensor, level_db: torch.Tensor, amount: float = 1.0) -> torch.Tensor:
+        """Rows `[N, R, 15]` of recordings at `level_db` `[N]` -> the same, worsened in `amount` of the items."""
+        settings, n, device = self.settings, len(rows), rows.device
+        log_bands = rows[..., :NUM_COEFFICIENTS] @ self.inverse.T  # [N, R, 26], but for a constant per row
+        energy = rows[..., -1] * (np.log(10) * 2)  # natural log of the voice band's power, 0 at the speech level
+        constant = energy - log_bands[..., VOICE_BAND].logsumexp(-1)
+        log_bands = log_bands + constant[..., None]
+        log_bands = self._other_tract(log_bands, _chosen(n, 0.7, device))
+        log_bands = log_bands + self._microphone(n, device)[:, None]
+        bands = log_bands.clamp(-30, 6).exp()
+        bands = self._room(bands, _chosen(n, settings.room_share, device))
+        speech_level = _loud_level(bands)
+        bands = bands / speech_level[:, None, None]
+        bands, ratio = self._noisy(bands)
+        bands = self._narrow(bands, _chosen(n, settings.band_share, device))
+        gain_db = settings.gain_db * torch.randn(n, device=device)
+        floor = self.floor * 10 ** (-(level_db + gain_db + full_scale_db()).clamp(min=10) / 10)[:, None, None]
+        heard = bands + floor
+        total = heard[..., VOICE_BAND].sum(-1)
+        new_energy = (total / _loud_level(heard)[:, None] + 1e-9).log10() / 2
+        voicing, pitch = self._voicing(rows[..., 13], rows[..., 12], ratio)
+        prosody = torch.stack([pitch, voicing, new_energy.clamp(-3, 1.5)], -1)
+        worse = torch.cat([heard.log() @ self.basis.T, prosody], -1)
+        return torch.where(_chosen(n, amount, device)[:, None, None], worse, rows)
+
+    def _other_tract(self, log_bands, chosen):
+        """Formants moved together, as in a longer or shorter vocal tract: bands are read at other frequencies."""
+        factor = torch.exp(self.settings.tract * torch.randn(len(chosen), device=log_bands.device))
+        factor = torch.where(chosen, factor, 1.0)
+        mel = torch.log10(1 + self.hertz[None] * factor[:, None] / 700) * (27 / np.log10(1 + 8000 / 700)) - 1
+        mel = mel.clamp(0, 25)
+        low = mel.floor().clamp(max=24)
+        share, low = mel - low, low.long()
+        matrix = (
+            functional.one_hot(low, 26) * (1 - share)[..., None] + functional.one_hot(low + 1, 26) * share[..., None]
+        )
+        return log_bands @ matrix.transpose(1, 2)
+
+    def _microphone(self, n, device):
+        """A smooth random curve over the bands `[N, 26]`, natural log of power."""
+        knots = torch.randn(n, 1, 7, device=device) * self.settings.equaliser_db * 0.23
+        curve = functional.interpolate(knots, 26, mode="linear", align_corners=True)[:, 0]
+        return curve - curve.mean(1, keepdim=True)
+
+    def _room(self, bands, chosen):
+        decay_rows = torch.rand(len(chosen), 1, device=bands.device) * 14 + 3
+        age = torch.arange(_TAIL_ROWS, device=bands.device)
+        tail = torch.exp(-age / decay_rows)
+        tail[:, 0] = 0
+        wet = 10 ** (-(torch.rand(len(chosen), 1, device=bands.device) * 16 + 3) / 10)
+        tail = tail / tail.sum(1, keepdim=True) * wet * chosen[:, None]
+        tail[:, 0] = 1
+        size = bands.shape[1] + _TAIL_ROWS
+        spectrum = torch.fft.rfft(bands, size, dim=1) * torch.fft.rfft(tail, size, dim=1)[..., None]
+        return torch.fft.irfft(spectrum, size, dim=1)[:, : bands.shape[1]].clamp(min=1e-13)
+
+    def _noisy(self, bands):
+        """Noise or other voices added; and the share of speech in the voice band's power `[N, R]`."""
+        settings, (n, length, _), device = self.settings, bands.shape, bands.device
+        low, high = settings.snr_db
+        snr_db = low + (high - low) * torch.rand(n, device=device)
+        snr_db = torch.where(_chosen(n, settings.quiet_share, device), 90.0, snr_db)
+        colour = (self.hertz / 1000) ** (-2 * torch.rand(n, 1, device=device) * _chosen(n, 0.7, device)[:, None])
+        shape = self.floor * colour
+        shape = shape / shape[:, VOICE_BAND].sum(-1, keepdim=True)
+        scatter = 1 + torch.randn(n, length, 26, device=device) / self.bins.sqrt()
+        noise = shape[:, None] * scatter.abs().clamp(min=0.02)
+        swell = functional.interpolate(torch.randn(n, 1, 8, device=device), length, mode="linear")[:, 0]
+        noise = noise * torch.exp(0.7 * swell * _chosen(n, 0.3, device)[:, None])[..., None]
+        others = bands.roll(1, 0)
+        babble = _chosen(n, settings.babble_share, device)
+        added = torch.where(babble[:, None, None], others, noise)
+        added = added * 10 ** (-torch.where(babble, snr_db.clamp(min=8), snr_db) / 10)[:, None, None]
+        # waves add, not powers: they cancel or help each other
+        cross = (
+            2 * (bands * added).sqrt() * torch.randn(n, length, 26, device=device).clamp(-1, 1) / self.bins.sqrt() * 0.6
+        )
+        mixed = torch.maximum(bands + added + cross, 0.05 * (bands + added))
+        ratio = bands[..., VOICE_BAND].sum(-1) / mixed[..., VOICE_BAND].sum(-1).clamp(min=1e-12)
+        return mixed, ratio.clamp(0, 1)
+
+    def _narrow(self, bands, chosen):
+        """Telephone bands: weak above 3.2 to 4 kHz, sometimes below 300 Hz."""
+        n, device = len(chosen), bands.device
+        top = 3200 + 900 * torch.rand(n, 1, device=device)
+        depth = 3 + 9 * torch.rand(n, 1, device=device)  # natural log of power
+        loss = depth * ((self.hertz - top) / 250).clamp(0, 1)
+        loss = loss + depth * ((330 - self.hertz) / 150).clamp(0, 1) * _chosen(n, 0.3, device)[:, None]
+        return bands * torch.exp(-loss * chosen[:, None])[:, None]
+
+    @staticmethod
+    def _voicing(voicing, pitch, ratio):
+        """Noise hides the period: the peak of the autocorrelation shrinks with the share of speech."""
+        peak = 0.15 + 0.3 * voicing + 0.15 * (voicing > 0.99)
+        kept = ((peak * ratio.clamp(min=1e-4) ** 0.5 - 0.15) / 0.3).clamp(0, 1)
+        kept = torch.where(ratio > 0.98, voicing, torch.minimum(kept, voicing))
+        return kept, torch.where(kept > 0.3, pitch, 0.0)
+
+
+def _chosen(n: int, share: float, device) -> torch.Tensor:
+    return torch.rand(n, device=device) < share
+
+
+def _loud_level(bands: torch.Tensor) -> torch.Tensor:
+    """Mean power of the loud rows in the voice band `[N]`, as the analysis of a recording takes its level."""
+    power = bands[..., VOICE_BAND].sum(-1)
+    loud = power >= torch.quantile(power, 0.98, dim=1, keepdim=True) * 0.01
+    return (power * loud).sum(1) / loud.sum(1).clamp(min=1)

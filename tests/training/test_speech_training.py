@@ -1,0 +1,181 @@
+"""The packed corpus, batches on the device against the one-by-one way, worsened rows, and a step of every stage."""
+
+import numpy as np
+import pytest
+import torch
+
+from hdtalk.data import SpeechFeatures
+from hdtalk.errors import InputError
+from hdtalk.models.speech import EMOTIONS, SpeechModel
+from hdtalk.models.speech_decoder import SpeechDecoder
+from hdtalk.training import speech
+from hdtalk.training.loop import TrainConfig, train
+from hdtalk.training.mead import Clip
+from hdtalk.training.row_augment import RowAugment, RowAugmentation
+from hdtalk.training.speech_bank import SpeechBank, ViewBank
+from hdtalk.training.speech_data import Take
+from hdtalk.training.speech_pack import VIEW_STEP, read_pack, write_pack
+from hdtalk.windows import own_voice, stretch_of_rows
+
+SIZES = {
+    "content_encoder": {"width": 2, "hidden": 8, "code_size": 6},
+    "emotion_encoder": {"width": 2, "hidden": 8, "code_size": 8, "num_features": 28, "across": True},
+    "landmark_predictor": {
+        "content_size": 6,
+        "emotion_size": 8,
+        "reference_sizes": (8, 4),
+        "lstm_size": 8,
+        "num_components": 5,
+    },
+    "alignment": {"token_size": 8, "hidden": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def takes():
+    """Two people, two sentences, two emotions: noise of speech's size, faces that move smoothly."""
+    rng = np.random.default_rng(0)
+    face = rng.normal(size=(68, 2)).astype(np.float32)
+    made = []
+    for actor in ("M001", "W002"):
+        for number in ("001", "002"):
+            for emotion in ("happy", "sad"):
+                rows = int(rng.integers(180, 260))
+                silent = np.arange(rows) < 30
+                mfcc = np.cumsum(rng.normal(size=(rows, 12)), 0).astype(np.float32)
+                prosody = np.stack([rng.normal(size=rows) * 0.2, rng.random(rows), rng.normal(size=rows) * 0.3], -1)
+                sound = SpeechFeatures(
+                    mfcc, prosody.astype(np.float32), silent, np.full(12, -3, np.float32), rows * 160, -20.0
+                )
+                moved = 0.05 * np.cumsum(rng.normal(size=(rows // 4, 68, 2)) * 0.1, 0).astype(np.float32)
+                views = {"front": face + moved, "left_30": face * 0.8 + moved}
+                clip = Clip(actor, emotion, 2, number, None, sentence=number)
+                made.append(Take(clip, EMOTIONS.index(emotion), [sound], moved, face, views))
+    return made
+
+
+def test_pack_gives_the_takes_back(takes, tmp_path):
+    path = tmp_path / "corpus.pack"
+    write_pack(path, {"train": takes[:6], "validation": takes[6:]}, "two people")
+    parts, description = read_pack(path)
+    assert description == "two people"
+    assert [len(parts["train"]), len(parts["validation"])] == [6, 2]
+    for take, back in zip(takes, [*parts["train"], *parts["validation"]], strict=True):
+        assert back.clip == take.clip and back.emotion == take.emotion and back.view_step == VIEW_STEP
+        np.testing.assert_allclose(back.sounds[0].mfcc, take.sounds[0].mfcc, atol=0.51)
+        np.testing.assert_array_equal(back.sounds[0].silent, take.sounds[0].silent)
+        assert np.abs(back.displacement - take.displacement).mean() < 0.02
+        np.testing.assert_array_equal(back.neutral, take.neutral)
+        assert {view: len(frames) for view, frames in back.views.items()} == dict.fromkeys(
+            take.views, -(-len(take.displacement) // VIEW_STEP)
+        )
+    again = tmp_path / "again.pack"  # a pack may be packed again
+    write_pack(again, parts, description)
+    np.testing.assert_array_equal(read_pack(again)[0]["train"][0].sounds[0].mfcc, parts["train"][0].sounds[0].mfcc)
+
+
+def test_what_is_no_pack_is_said_to_be_none(tmp_path):
+    (tmp_path / "corpus.pack").write_bytes(b"something else")
+    with pytest.raises(InputError, match="not a packed corpus"):
+        read_pack(tmp_path / "corpus.pack")
+
+
+def test_bank_cuts_the_same_stretches_as_the_features_themselves(takes):
+    bank = SpeechBank(takes, torch.device("cpu"))
+    for take, start in ((0, -3), (3, 10), (7, 60)):
+        first = torch.tensor([4 * start + bank.first_of_window])
+        rows, _ = bank.stretch(torch.tensor([take]), first, 4 * 8 + 24)
+        np.testing.assert_array_equal(rows[0].numpy(), stretch_of_rows(takes[take].sounds[0], 8, start, prosody=True))
+        truth = bank.truth(torch.tensor([take]), torch.tensor([start]), 8)[0].numpy()
+        shown = np.clip(np.arange(start, start + 8), 0, len(takes[take].displacement) - 1)
+        np.testing.assert_array_equal(truth, takes[take].displacement[shown])
+
+
+def test_own_voice_of_a_batch_is_that_of_the_recording(takes):
+    sound = takes[0].sounds[0]
+    rows = torch.from_numpy(np.concatenate([sound.mfcc, sound.prosody], 1))[None]
+    batch = speech.voices_of(rows, torch.from_numpy(~sound.silent)[None])[0].numpy()
+    np.testing.assert_allclose(batch, own_voice(sound), rtol=1e-4, atol=1e-4)
+    mean, scale = speech.statistics(sound)
+    freed = speech.freed_of_voice(rows[..., :12], torch.from_numpy(~sound.silent)[None])[0].numpy()
+    np.testing.assert_allclose(freed, (sound.mfcc - mean) / scale, rtol=1e-3, atol=1e-3)
+
+
+def test_views_are_pairs_of_one_moment(takes):
+    for step in (1, 5):
+        views = [
+            Take(
+                t.clip, t.emotion, t.sounds, t.displacement, t.neutral, {v: f[::step] for v, f in t.views.items()}, step
+            )
+            for t in takes
+        ]
+        bank, rng = ViewBank(views), np.random.default_rng(2)
+        pose, face = bank.pairs(200, rng)
+        # both views move alike, so what remains of the difference is one of the three fixed ones
+        base = takes[0].neutral
+        kinds = [np.abs(pose - face - d).max((1, 2)) < 1e-5 for d in (0 * base, 0.2 * base, -0.2 * base)]
+        assert np.all(np.any(kinds, 0))
+        chosen, low = np.arange(8), np.full(8, 7)
+        pose, frame = bank.poses(chosen, low, low + 20, rng)
+        assert np.all((frame >= 7) & (frame < 27) & (frame % step == 0))
+        for k, t in enumerate(frame):
+            assert any(np.array_equal(pose[k], takes[k].views[view][t]) for view in takes[k].views)
+
+
+def test_rows_without_a_change_stay_and_noise_changes_them():
+    torch.manual_seed(0)
+    rows = torch.randn(6, 120, 15) * torch.tensor([8.0] * 12 + [0.2, 0.0, 0.3])
+    rows[..., 13] = 1.0
+    level = torch.full((6,), -20.0)
+    calm = RowAugment(torch.device("cpu"), RowAugmentation(1.0, (90, 90), 0, 0, 0, 0, 0, 0))
+    same = calm(rows, level)
+    assert (same - rows)[..., :12].abs().mean() < 0.2
+    untouched = RowAugment(torch.device("cpu"))(rows, level, amount=0.0)
+    torch.testing.assert_close(untouched, rows)
+    noisy = RowAugment(torch.device("cpu"), RowAugmentation(0, (0, 0), 0, 0, 0, 0, 0, 0))(rows, level)
+    assert torch.isfinite(noisy).all()
+    assert (noisy - rows)[..., :12].abs().mean() > 2  # 0 dB of noise
+    assert noisy[..., 13].mean() < 0.9  # the period is harder to see
+    quiet = rows[..., 14] < -0.5
+    assert (noisy[..., 14] - rows[..., 14])[quiet].mean() > 0.1  # noise fills the pauses
+
+
+@pytest.mark.parametrize("stage", ["emotion", "disentangle", "alignment", "predictor"])
+def test_every_stage_learns_and_repeats_itself(takes, tmp_path, stage):
+    def run(folder):
+        torch.manual_seed(1)
+        model = SpeechModel(**SIZES)
+        model.emotion_codes.copy_(speech.place_emotions(8))
+        mean, scale = speech.feature_statistics(takes, 28)
+        model.feature_mean.copy_(torch.from_numpy(mean))
+        model.feature_scale.copy_(torch.from_numpy(scale))
+        components, deviation = speech.displacement_basis(takes, 5)
+        model.landmark_predictor.components.copy_(torch.from_numpy(components))
+        model.landmark_predictor.component_scale.copy_(torch.from_numpy(deviation))
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        config = TrainConfig(minutes=1e9, steps=3, batch_size=4, learning_rate=1e-3, ema_images=4.0)
+        task = {
+            "emotion": lambda: speech.EmotionTask(config, model, takes, takes),
+            "disentangle": lambda: speech.DisentangleTask(
+                config, model, takes, takes, SpeechDecoder(16, content_size=6, emotion_size=8, limit=6.0)
+            ),
+            "alignment": lambda: speech.AlignmentTask(config, model, takes, takes),
+            "predictor": lambda: speech.PredictorTask(config, model, takes, takes),
+        }[stage]()
+        measures = train(task, folder)
+        assert all(np.isfinite(value) for value in measures.values())
+        after = task.model.state_dict()
+        changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+        return after, changed
+
+    first, changed = run(tmp_path / "one")
+    second, _ = run(tmp_path / "two")
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], msg=name)
+    expected = {
+        "emotion": {"emotion_encoder"},
+        "disentangle": {"content_encoder", "emotion_encoder"},
+        "alignment": {"alignment"},
+        "predictor": {"content_encoder", "landmark_predictor"},
+    }[stage]
+    assert changed == expected

@@ -280,6 +280,7 @@ def test_a_role_is_replaced_not_doubled(folder, tiny):
 
 
 def _write_one(folder, role, architecture, network, sizes):
+    torch.set_num_threads(1)  # a forked process has none of its parent's threads and would wait for them forever
     weights.write_bundle_file(folder, role, network, architecture, sizes)
 
 
@@ -295,10 +296,15 @@ def test_two_trainers_may_write_one_bundle_at_once(folder):
     ]
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_write_one, args=job) for job in jobs]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout=120)
+        assert [process.exitcode for process in processes] == [0, 0, 0]
+    finally:
+        for process in processes:
+            process.kill()
     bundle = weights.load_bundle(folder)
     assert list(bundle.files) == ["generator", "landmarker", "parser", "perceptual"]
     assert bundle.parser.logits(torch.zeros(1, 3, 64, 64)).shape == (1, 19, 64, 64)

@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "hdtalk" / "__init__.py").read_text()).group(1)
 README = HERE / "README.md"
 
-TEST = ["pytest>=8", "scikit-image>=0.22", "python_speech_features>=0.6"]
+TEST = ["pytest>=9", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "scikit-image>=0.22", "python_speech_features>=0.6"]
 
 setup(
     name="hdtalk",

@@ -91,7 +91,7 @@ def test_processes_that_meet_compile_once(source, counted, tmp_path):
     tools = [toolchain.cuda_home, toolchain.cxx, toolchain.ninja]
     command = [sys.executable, "-c", code, tmp_path / "cache", source, *tools]
     with ThreadPoolExecutor() as pool:
-        runs = list(pool.map(lambda _: subprocess.run(command, capture_output=True, text=True), range(2)))
+        runs = list(pool.map(lambda _: subprocess.run(command, capture_output=True, text=True, timeout=200), range(2)))
     assert runs[0].stdout == runs[1].stdout != "", runs[0].stderr
     assert starts() == 2
 
@@ -105,11 +105,13 @@ def test_waits_for_the_lock_and_a_killed_holder_frees_it(source, cpp_toolchain, 
     )
     command = [sys.executable, "-c", code, folder / "lock"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder, ThreadPoolExecutor() as pool:
-        assert holder.stdout.readline() == "held\n"
-        library = pool.submit(build.compile_library, tmp_path, [source], ["host"], cpp_toolchain)
-        time.sleep(0.3)
-        assert not library.done() and not (folder / "build.ninja").exists()
-        holder.kill()
+        try:
+            assert holder.stdout.readline() == "held\n"
+            library = pool.submit(build.compile_library, tmp_path, [source], ["host"], cpp_toolchain)
+            time.sleep(0.3)
+            assert not library.done() and not (folder / "build.ninja").exists()
+        finally:
+            holder.kill()
         assert library.result(timeout=60).exists()
 
 
@@ -221,6 +223,7 @@ def test_an_nvcc_of_another_major_version_is_refused(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(570)  # a minute on an idle machine
 def test_the_cuda_sources_compile_for_gpus_that_are_not_here(capsys):
     """The whole library for sm_80 and sm_90: nvcc, the binding, the link, and loading it in another process."""
     try:

@@ -1,0 +1,145 @@
+"""Procedure B: the stages of a preset on arrays, in the order and with the settings of `hdtalk.run`, timed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from hdtalk import invert, optimise, regions, stitch
+from hdtalk.config import EditConfig
+from hdtalk.latent_space import latent_space
+
+from .machine import now
+from .networks import Networks
+from .shot import Shot
+
+SHOT_SAMPLE = 512
+
+
+@dataclass
+class Made:
+    """What a procedure made of the frames. `seconds`: stage -> seconds; `losses`: of the tuning; `steps`: of the
+    optimisation, per frame."""
+
+    generator: Any
+    pivots: torch.Tensor
+    ws: torch.Tensor
+    pictures: np.ndarray
+    alpha: np.ndarray
+    seconds: dict[str, float]
+    losses: list[float] = field(default_factory=list)
+    steps: np.ndarray | None = None
+    border: np.ndarray | None = None
+
+
+class Clock:
+    """Adds the time between its marks to named stages."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.seconds, self.last = device, {}, now(device)
+
+    def mark(self, stage: str) -> None:
+        here = now(self.device)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + here - self.last
+        self.last = here
+
+
+def run(
+    networks: Networks,
+    shot: Shot,
+    config: EditConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    report: Callable[[str], None] = lambda _: None,
+) -> Made:
+    """Inversion, optimisation and stitching of a whole shot."""
+    clock = Clock(device)
+    pivots, generator, losses = invert_shot(networks, shot, config, device, dtype, clock)
+    report("inversion")
+    ws, steps = follow_shot(networks, generator, pivots, shot, config, device, dtype, clock)
+    report("optimisation")
+    parts = stitch_shot(networks, generator, pivots, ws, shot, config, device, dtype, clock)
+    report("stitching")
+    pictures, alpha, border = (
+        np.concatenate([getattr(p, name) for p in parts]) for name in ("crops", "alpha", "border")
+    )
+    return Made(generator, pivots, ws, pictures, alpha, clock.seconds, losses, steps, border)
+
+
+def invert_shot(networks, shot: Shot, config: EditConfig, device, dtype, clock: Clock):
+    """(Pivots, tuned generator, losses of the tuning)."""
+    settings, pair = config.invert, (networks.generator, networks.perceptual)
+
+    def crops(indices):
+        return shot.crops[indices]
+
+    def mouth(indices):
+        mask = regions.mouth_mask(shot.source_px[indices], shot.crops.shape[-1])
+        return 1 + (settings.mouth_pixels - 1) * mask
+
+    chunks = _chunks(len(shot), settings.chunk_frames)
+    encoded = torch.cat([invert.encode_pivots(networks.encoder, crops(c), settings.batch_size, dtype) for c in chunks])
+    clock.mark("encoding")
+    offset = invert.shared_offset(*pair, encoded, crops, settings, dtype, config.seed)
+    refined = [invert.refine_pivots(*pair, crops(c), encoded[c] + offset, settings, dtype) for c in chunks]
+    clock.mark("pivots")
+    tuning = invert.tune_generator(
+        *pair, torch.cat(refined), crops, settings, read_weights=None if settings.mouth_pixels == 1 else mouth,
+        dtype=dtype, seed=config.seed,
+    )  # fmt: skip
+    clock.mark("tuning")
+    return tuning.pivots, tuning.generator, tuning.losses
+
+
+def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, device, dtype, clock: Clock):
+    """(Codes, steps taken per frame)."""
+    settings = config.optimise
+    sample = np.unique(np.linspace(0, len(shot) - 1, SHOT_SAMPLE).round().astype(int))
+    space = latent_space(networks.generator, settings, pivots[sample].cpu(), config.seed)
+    before, ws, steps = None, [], []
+    for rows in _chunks(len(shot), settings.chunk_frames):
+        frames = optimise.Frames(shot.crops[rows], pivots[rows], shot.source_px[rows], shot.target_px[rows])
+        start = None
+        if settings.joint and space.name == "shot":
+            start = optimise.shot_starts(space, frames, shot.source_px[sample], pivots[sample])
+        solution = optimise.optimise_frames(
+            generator, networks.landmarker, networks.perceptual, space, frames, settings, start=start, before=before,
+            dtype=dtype,
+        )  # fmt: skip
+        before = solution.ws[-1]
+        ws.append(solution.ws)
+        steps.append(solution.steps)
+    clock.mark("optimise")
+    return torch.cat(ws), np.concatenate(steps)
+
+
+def stitch_shot(networks, generator, pivots, ws, shot: Shot, config: EditConfig, device, dtype, clock: Clock):
+    """One `Stitched` per chunk."""
+    settings, side = config.stitch, shot.crops.shape[-1]
+    lower = settings.region == "lower"
+    if settings.region == "auto":
+        moves = np.linalg.norm((shot.target_px - shot.source_px)[:, 17:48], axis=2) / side
+        lower = bool(np.quantile(moves, 0.95) <= settings.upper_moves)
+    parts = []
+    for rows in _chunks(len(shot), settings.chunk_frames):
+        mask = regions.lower_face_mask(shot.source_px[rows], shot.target_px[rows], side) if lower else None
+        parts.append(
+            stitch.stitch_frames(
+                generator,
+                networks.parser,
+                shot.crops[rows],
+                pivots[rows],
+                ws[rows],
+                settings,
+                lower_face=mask,
+                dtype=dtype,
+            )  # fmt: skip
+        )
+    clock.mark("stitch")
+    return parts
+
+
+def _chunks(count: int, size: int) -> list[np.ndarray]:
+    return [np.arange(first, min(first + size, count)) for first in range(0, count, size)]

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from hdtalk.audio_bands import NUM_COEFFICIENTS, ROUNDING_FLOOR, VOICE_BAND, cepstral_basis, full_scale_db
+from hdtalk.config import AudioConfig
 
 _CENTRE_HZ = 700 * (10 ** (np.arange(1, 27) / 27 * np.log10(1 + 8000 / 700)) - 1)
 _TAIL_ROWS = 32
@@ -21,7 +22,7 @@ class RowAugmentation:
     """Shares of items to which a change applies, and how far it goes."""
 
     quiet_share: float = 0.3  # of items that keep a clean background
-    snr_db: tuple[float, float] = (4.0, 35.0)
+    snr_db: tuple[float, float] = (-4.0, 32.0)  # in the voice band, after pre-emphasis: 10 dB of white noise is about 3
     babble_share: float = 0.25  # of the noisy ones: other items of the batch as background
     band_share: float = 0.25
     room_share: float = 0.4
@@ -31,19 +32,20 @@ class RowAugmentation:
 
 
 class RowAugment:
-    """`rows, silent = augment(rows, level_db)`; randomness is torch's own, on the rows' device."""
+    """`rows, silent = worsen(rows, silent, level_db)`; randomness is torch's own, on the rows' device."""
 
     def __init__(self, device: torch.device, settings: RowAugmentation | None = None):
         self.settings = settings or RowAugmentation()
-        basis = torch.from_numpy(cepstral_basis()).float().to(device)  # [12, 26]: log energies to MFCC
-        self.basis, self.inverse = basis, torch.linalg.pinv(basis)  # [12, 26], [26, 12]
+        self.basis = torch.from_numpy(cepstral_basis()).float().to(device)  # [12, 26]: log energies to MFCC
+        self.inverse = torch.from_numpy(np.linalg.pinv(cepstral_basis())).float().to(device)  # [26, 12]
         self.floor = torch.from_numpy(ROUNDING_FLOOR).float().to(device)
         self.hertz = torch.from_numpy(_CENTRE_HZ).float().to(device)
         # the energy of noise in a filter scatters the less the more bins the filter has
         self.bins = torch.from_numpy(np.maximum(1.0, np.gradient(_CENTRE_HZ) / 31.25)).float().to(device)
 
-    def __call__(self, rows: torch.Tensor, level_db: torch.Tensor, amount: float = 1.0) -> torch.Tensor:
-        """Rows `[N, R, 15]` of recordings at `level_db` `[N]` -> the same, worsened in `amount` of the items."""
+    def __call__(self, rows: torch.Tensor, silent: torch.Tensor, level_db: torch.Tensor, amount: float = 1.0):
+        """Rows `[N, R, 15]` of recordings at `level_db` `[N]`, and their pauses, bool `[N, R]` -> the same, worsened in
+        `amount` of the items."""
         settings, n, device = self.settings, len(rows), rows.device
         log_bands = rows[..., :NUM_COEFFICIENTS] @ self.inverse.T  # [N, R, 26], but for a constant per row
         energy = rows[..., -1] * (np.log(10) * 2)  # natural log of the voice band's power, 0 at the speech level
@@ -61,11 +63,12 @@ class RowAugment:
         floor = self.floor * 10 ** (-(level_db + gain_db + full_scale_db()).clamp(min=10) / 10)[:, None, None]
         heard = bands + floor
         total = heard[..., VOICE_BAND].sum(-1)
-        new_energy = (total / _loud_level(heard)[:, None] + 1e-9).log10() / 2
+        new_energy = (total / _loud_level(heard)[:, None] + 1e-9).log10() / 2  # in 20 dB
         voicing, pitch = self._voicing(rows[..., 13], rows[..., 12], ratio)
         prosody = torch.stack([pitch, voicing, new_energy.clamp(-3, 1.5)], -1)
         worse = torch.cat([heard.log() @ self.basis.T, prosody], -1)
-        return torch.where(_chosen(n, amount, device)[:, None, None], worse, rows)
+        chosen = _chosen(n, amount, device)[:, None]
+        return torch.where(chosen[..., None], worse, rows), torch.where(chosen, _pauses(20 * new_energy), silent)
 
     def _other_tract(self, log_bands, chosen):
         """Formants moved together, as in a longer or shorter vocal tract: bands are read at other frequencies."""
@@ -99,12 +102,12 @@ class RowAugment:
         return torch.fft.irfft(spectrum, size, dim=1)[:, : bands.shape[1]].clamp(min=1e-13)
 
     def _noisy(self, bands):
-        """Noise or other voices added; and the share of speech in the voice band's power `[N, R]`."""
+        """Noise or other voices added; and the share of speech in the magnitude of the spectrum `[N, R]`."""
         settings, (n, length, _), device = self.settings, bands.shape, bands.device
         low, high = settings.snr_db
         snr_db = low + (high - low) * torch.rand(n, device=device)
         snr_db = torch.where(_chosen(n, settings.quiet_share, device), 90.0, snr_db)
-        colour = (self.hertz / 1000) ** (-2 * torch.rand(n, 1, device=device) * _chosen(n, 0.7, device)[:, None])
+        colour = (self.hertz / 1000) ** (-2 * torch.rand(n, 1, device=device) * _chosen(n, 0.5, device)[:, None])
         shape = self.floor * colour
         shape = shape / shape[:, VOICE_BAND].sum(-1, keepdim=True)
         scatter = 1 + torch.randn(n, length, 26, device=device) / self.bins.sqrt()
@@ -120,8 +123,9 @@ class RowAugment:
             2 * (bands * added).sqrt() * torch.randn(n, length, 26, device=device).clamp(-1, 1) / self.bins.sqrt() * 0.6
         )
         mixed = torch.maximum(bands + added + cross, 0.05 * (bands + added))
-        ratio = bands[..., VOICE_BAND].sum(-1) / mixed[..., VOICE_BAND].sum(-1).clamp(min=1e-12)
-        return mixed, ratio.clamp(0, 1)
+        # the pitch is found in magnitudes of the whole spectrum, without pre-emphasis
+        magnitudes = [(x / self.floor).sqrt() @ self.bins for x in (bands, mixed)]
+        return mixed, (magnitudes[0] / magnitudes[1].clamp(min=1e-9)).clamp(0, 1)
 
     def _narrow(self, bands, chosen):
         """Telephone bands: weak above 3.2 to 4 kHz, sometimes below 300 Hz."""
@@ -136,13 +140,25 @@ class RowAugment:
     def _voicing(voicing, pitch, ratio):
         """Noise hides the period: the peak of the autocorrelation shrinks with the share of speech."""
         peak = 0.15 + 0.3 * voicing + 0.15 * (voicing > 0.99)
-        kept = ((peak * ratio.clamp(min=1e-4) ** 0.5 - 0.15) / 0.3).clamp(0, 1)
+        kept = ((peak * ratio - 0.15) / 0.3).clamp(0, 1)
         kept = torch.where(ratio > 0.98, voicing, torch.minimum(kept, voicing))
         return kept, torch.where(kept > 0.3, pitch, 0.0)
 
 
 def _chosen(n: int, share: float, device) -> torch.Tensor:
     return torch.rand(n, device=device) < share
+
+
+def _pauses(energy_db: torch.Tensor) -> torch.Tensor:
+    """Bool `[N, R]`: rows in pauses, as the analysis of a recording finds them, from energies against its level."""
+    config = AudioConfig()
+    power = 10 ** (energy_db / 10)
+    smooth = 10 * functional.avg_pool1d(power[:, None], 3, 1, 1, count_include_pad=True)[:, 0].clamp(min=1e-9).log10()
+    floor = torch.quantile(smooth, 0.05, dim=1, keepdim=True) + config.pause_above_floor_db
+    quiet = smooth < floor.clamp(min=-config.pause_below_level_db).clamp(max=-8.0)
+    length = int(config.min_pause_s * 100) | 1  # odd, so that a run of this many rows survives as it is
+    shrunk = -functional.max_pool1d(-quiet[:, None].float(), length, 1, length // 2)
+    return functional.max_pool1d(shrunk, length, 1, length // 2)[:, 0] > 0.5
 
 
 def _loud_level(bands: torch.Tensor) -> torch.Tensor:

@@ -74,7 +74,8 @@ class SpeechTask(Task):
         them, and where they hold speech, bool `[N, 4F + 24 + 2 M]`."""
         first = STRETCH_ROWS * start_frame + bank.first_of_window - MARGIN_ROWS
         rows, silent = bank.stretch(sounds, first, rows_of(num_frames) + 2 * MARGIN_ROWS)
-        return self.worsen(rows, bank.level_db[sounds], amount), ~silent
+        rows, silent = self.worsen(rows, silent, bank.level_db[sounds], amount)
+        return rows, ~silent
 
     def voice_codes(self, bank: SpeechBank, takes: torch.Tensor, amount: float = 0.6):
         """Emotion codes `[N, F, e]` of a random stretch of each take, worsened, of other pitch and timbre, as of other
@@ -239,8 +240,9 @@ class DisentangleTask(SpeechTask):
         heard = self.bank.draw_sounds(takes.flatten())
         where = [self.bank.first_row[sound][:, None] + rows for sound in (clean, heard)]
         plain = (self.bank.rows[where[0]][..., :12] - self.model.feature_mean[:12]) / self.model.feature_scale[:12]
-        worse = self.worsen(self.bank.rows[where[1]], self.bank.level_db[heard], 0.5)
-        worse = freed_of_voice(worse[..., :12], ~self.bank.silent[where[1]])
+        quiet = self.bank.silent[where[1]]
+        worse, quiet = self.worsen(self.bank.rows[where[1]], quiet, self.bank.level_db[heard], 0.5)
+        worse = freed_of_voice(worse[..., :12], ~quiet)
         inner = slice(MARGIN_ROWS, -MARGIN_ROWS)
         return takes, *(x[:, inner].unflatten(0, (-1, 2)) for x in (worse, plain))
 

@@ -128,11 +128,13 @@ def test_rows_without_a_change_stay_and_noise_changes_them():
     rows[..., 13] = 1.0
     level = torch.full((6,), -20.0)
     calm = RowAugment(torch.device("cpu"), RowAugmentation(1.0, (90, 90), 0, 0, 0, 0, 0, 0))
-    same = calm(rows, level)
+    quiet = torch.zeros(6, 120, dtype=torch.bool)
+    same, _ = calm(rows, quiet, level)
     assert (same - rows)[..., :12].abs().mean() < 0.2
-    untouched = RowAugment(torch.device("cpu"))(rows, level, amount=0.0)
+    untouched, still = RowAugment(torch.device("cpu"))(rows, quiet, level, amount=0.0)
     torch.testing.assert_close(untouched, rows)
-    noisy = RowAugment(torch.device("cpu"), RowAugmentation(0, (0, 0), 0, 0, 0, 0, 0, 0))(rows, level)
+    torch.testing.assert_close(still, quiet)
+    noisy, _ = RowAugment(torch.device("cpu"), RowAugmentation(0, (0, 0), 0, 0, 0, 0, 0, 0))(rows, quiet, level)
     assert torch.isfinite(noisy).all()
     assert (noisy - rows)[..., :12].abs().mean() > 2  # 0 dB of noise
     assert noisy[..., 13].mean() < 0.9  # the period is harder to see

@@ -310,11 +310,16 @@ def _scale(x, scale, offset=None):
 
 
 def _filter(x, kernel):
-    """Depthwise correlation; flips turn it into the convolution that the filter is defined by."""
+    """The blur behind upsampling. Depthwise correlation on the CPU; flips turn it into the convolution that the filter
+    is defined by."""
+    if x.is_cuda:
+        return upfirdn2d(x, kernel, padding=1)
     weight = kernel.flip(0, 1).to(x.dtype).expand(x.shape[1], 1, -1, -1)
     return F.conv2d(x, weight, padding=1, groups=x.shape[1])
 
 
 def _upsample(image, kernel):
+    if image.is_cuda:
+        return upfirdn2d(image, kernel, up=2, padding=(2, 1, 2, 1))
     weight = kernel.to(image.dtype).expand(image.shape[1], 1, -1, -1)
     return F.conv_transpose2d(image, weight, stride=2, padding=1, groups=image.shape[1])

@@ -5,13 +5,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from hdtalk.models.face_detector import FaceDetector, detection_loss
-from hdtalk.training.augment import camera_faults, mirror
-from hdtalk.training.loop import Task, TrainConfig, picture_grid, write_network
-from hdtalk.training.rendered import RenderedStills
+from hdtalk.training.augment import Placement, camera_faults, place_points, sampling_grid
+from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8, write_network
+from hdtalk.training.rendered import DeviceStills
 
 CANVAS = 320
+NUM_BACKDROPS = 512
+NUM_VALIDATED = 160  # scenes
 
 
 def face_box(landmarks_px: np.ndarray) -> np.ndarray:
@@ -44,43 +47,87 @@ def clutter(rng: np.random.Generator) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def scene(data: RenderedStills, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A picture uint8 [CANVAS,CANVAS,3] and the boxes [K,4] of its 0 to 3 faces, in pixels."""
-    image = clutter(rng)
-    boxes: list[np.ndarray] = []
-    for _ in range(rng.choice([0, 1, 2, 3], p=[0.1, 0.6, 0.2, 0.1])):
-        index = np.array([rng.integers(len(data))])
-        head, labels, points = data.pictures(index)[0], data.label_maps(index)[0], data.landmarks_px[index][0]
-        if rng.random() < 0.5:
-            head, points, labels = mirror(head, points, labels)
-        size = np.exp(rng.uniform(np.log(45), np.log(380)))  # of the aligned crop, px
-        angle = np.clip(rng.normal(), -2, 2) * 12
-        matrix = np.asarray(cv2.getRotationMatrix2D((127.5, 127.5), angle, size / 256), float)
-        centre = rng.uniform(0.12, 0.88, 2) * CANVAS
-        matrix[:, 2] += centre - 127.5
-        if size < 200:
-            head = cv2.GaussianBlur(head, (0, 0), max(0.1, 0.3 * 256 / size))
-        # whole picture with its own surroundings, or the person cut out; soft edges
-        alpha = np.ones(labels.shape, np.float32) if rng.random() < 0.5 else (labels > 0).astype(np.float32)
-        fade = np.ones_like(alpha)
-        fade[:4] = fade[-4:] = 0
-        fade[:, :4] = fade[:, -4:] = 0
-        alpha = cv2.GaussianBlur(alpha * fade, (0, 0), 1.2)
-        moved = points @ matrix[:, :2].T + matrix[:, 2]
-        box = face_box(moved)
+class Scenes:
+    """Pictures of up to three heads pasted at any size and place into clutter."""
+
+    def __init__(self, data: DeviceStills, seed: int = 0):
+        self.data = data
+        rng = np.random.default_rng(seed)
+        backdrops = torch.from_numpy(np.stack([clutter(rng) for _ in range(NUM_BACKDROPS)]))
+        self.backdrops = backdrops.permute(0, 3, 1, 2).to(data.device)
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, list[np.ndarray]]:
+        """Pictures [N,3,CANVAS,CANVAS] in [-1,1] and each one's boxes [K,4] of its 0 to 3 faces, in pixels."""
+        images = self._backdrops(rng, count)
+        boxes: list[list[np.ndarray]] = [[] for _ in range(count)]
+        wanted = rng.choice([0, 1, 2, 3], p=[0.1, 0.6, 0.2, 0.1], size=count)
+        for place in range(3):
+            indices = self.data.draw(rng, count)
+            placement = _random_paste(rng, count)
+            points = place_points(self.data.table.landmarks_px[indices], 256.0, placement) * (CANVAS / 256)
+            crops = _crop_boxes(placement)
+            fits = [self._fits(p, c, b) for p, c, b in zip(points, crops, boxes, strict=True)]
+            pasted = np.flatnonzero((place < wanted) & fits)
+            if len(pasted) == 0:
+                continue
+            chosen = Placement(*(part[pasted] for part in (placement.matrix, placement.shift, placement.mirrored)))
+            images = self._paste(images, indices[pasted], pasted, chosen, rng)
+            for k in pasted:
+                boxes[k].append(np.clip(face_box(points[k]), 0, CANVAS))
+        images = camera_faults(images, rng, 0.8)
+        return images, [np.array(b, np.float32).reshape(-1, 4) for b in boxes]
+
+    def _backdrops(self, rng, count):
+        """Clutter, mirrored and turned by quarters by turns, so that few pictures give many."""
+        chosen = self.backdrops[torch.from_numpy(rng.integers(NUM_BACKDROPS, size=count)).to(self.backdrops.device)]
+        chosen = torch.rot90(chosen, int(rng.integers(4)), (2, 3))
+        return (chosen.flip(3) if rng.random() < 0.5 else chosen).float() / 127.5 - 1
+
+    def _fits(self, points_px, crop_box, others):
+        """Whether most of the face would be in the picture, and its crop would hide no other face."""
+        box = face_box(points_px)
         inside = np.clip(box, 0, CANVAS)
         if np.prod(inside[2:] - inside[:2]) < 0.7 * np.prod(box[2:] - box[:2]):
-            continue
-        if any(_overlap(inside, other) > 0.02 for other in boxes):
-            continue
-        paste = cv2.warpAffine(head, matrix, (CANVAS, CANVAS), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        mask = cv2.warpAffine(alpha, matrix, (CANVAS, CANVAS), flags=cv2.INTER_LINEAR)[..., None]
-        image = (image * (1 - mask) + paste * mask).astype(np.uint8)
-        boxes.append(inside)
-    return camera_faults(image, rng, 0.8), np.array(boxes, np.float32).reshape(-1, 4)
+            return False
+        return all(_overlap(other, crop_box) <= 0.1 for other in others)
+
+    def _paste(self, images, indices, rows, placement, rng):
+        """Whole pictures with their own surroundings, or the person cut out; soft edges."""
+        heads, labels = self.data.images(indices), self.data.labels(indices)
+        cut_out = torch.from_numpy(rng.random(len(rows)) < 0.5).to(images.device)[:, None, None]
+        alpha = torch.where(cut_out, (labels > 0).float(), 1.0)[:, None]
+        alpha = F.pad(alpha[:, :, 4:-4, 4:-4], (4, 4, 4, 4))
+        alpha = F.avg_pool2d(F.avg_pool2d(alpha, 3, 1, 1), 3, 1, 1)
+        side = np.sqrt(np.abs(np.linalg.det(placement.matrix))) * CANVAS
+        shrunk = F.avg_pool2d(heads, 3, 1, 1, count_include_pad=False)
+        small = torch.from_numpy(side < 140).to(images.device)[:, None, None, None]
+        heads = torch.where(small, F.avg_pool2d(shrunk, 3, 1, 1, count_include_pad=False), heads)
+        theta_grid = sampling_grid(placement, CANVAS, images.device)
+        paste = F.grid_sample(heads, theta_grid, "bilinear", "border", align_corners=False)
+        mask = F.grid_sample(alpha, theta_grid, "bilinear", "zeros", align_corners=False)
+        rows = torch.from_numpy(rows).to(images.device)
+        under = images[rows]
+        return images.index_copy(0, rows, under + (paste - under) * mask)
+
+
+def _random_paste(rng: np.random.Generator, count: int) -> Placement:
+    """Aligned crops of 45 to 380 px on the canvas, tilted a little, anywhere."""
+    factor = np.exp(rng.uniform(np.log(45), np.log(380), count)) / CANVAS
+    angle = np.radians(np.clip(rng.normal(size=count), -2, 2) * 12)
+    rows = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+    matrix = np.moveaxis(np.array(rows) * factor, -1, 0).astype(np.float32)
+    return Placement(matrix, rng.uniform(-0.76, 0.76, (count, 2)).astype(np.float32), rng.random(count) < 0.5)
+
+
+def _crop_boxes(placement: Placement) -> np.ndarray:
+    """Boxes [N,4] around the moved crops, in pixels of the canvas."""
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)
+    moved = np.einsum("nij,kj->nki", placement.matrix, corners) + placement.shift[:, None]
+    return (np.concatenate([moved.min(1), moved.max(1)], 1) + 1) * (CANVAS / 2)
 
 
 def _overlap(a, b) -> float:
+    """Share of box a that lies in box b."""
     low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
     return float(np.prod(np.maximum(0, high - low)) / np.prod(a[2:] - a[:2]))
 
@@ -89,27 +136,28 @@ class DetectorTask(Task):
     name = "detector"
     averaged = ("net",)
 
-    def __init__(self, config: TrainConfig, data: RenderedStills, validation: RenderedStills, sizes: dict):
+    def __init__(self, config: TrainConfig, data: DeviceStills, validation: DeviceStills, sizes: dict):
         super().__init__(config)
         torch.manual_seed(config.seed)
-        self.data, self.validation, self.sizes = data, validation, sizes
+        self.data, self.sizes = data, sizes
+        self.scenes, self.validation = Scenes(data, config.seed), Scenes(validation, config.seed + 1)
         net = FaceDetector(**sizes).to(self.device).to(memory_format=torch.channels_last)
         self.networks = {"net": net}
         self.optimisers = {"main": torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-4)}
 
     def step(self, step, progress, rng):
-        scenes = [scene(self.data, rng) for _ in range(self.config.batch_size)]
-        x = torch.from_numpy(np.stack([s[0] for s in scenes])).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        images, boxes = self.scenes.draw(rng, self.config.batch_size)
         with self.autocast():
-            output = self.networks["net"](x)
-        loss = detection_loss(output, [torch.from_numpy(s[1]) for s in scenes])
+            output = self.networks["net"](images)
+        loss = detection_loss(output, [torch.from_numpy(b) for b in boxes])
         self.update(loss)
-        return {"loss": loss.item()}
+        return {"loss": loss}
 
     def validate(self, averages):
         rng, found, total, spurious, tiles = np.random.default_rng(5), 0, 0, 0, []
-        for _ in range(120):
-            image, boxes = scene(self.validation, rng)
+        images, boxes_of = self.validation.draw(rng, NUM_VALIDATED)
+        for image, boxes in zip(to_uint8(images), boxes_of, strict=True):
+            image = np.ascontiguousarray(image)
             detected = averages["net"].detect(image[None])[0]
             overlaps = np.array([[_iou(d[:4], b) for b in boxes] for d in detected]).reshape(len(detected), len(boxes))
             found += int((overlaps.max(0) > 0.5).sum()) if len(detected) and len(boxes) else 0
@@ -119,11 +167,13 @@ class DetectorTask(Task):
                 for box, colour in [*((b, (255, 0, 0)) for b in boxes), *((d[:4], (0, 255, 0)) for d in detected)]:
                     cv2.rectangle(image, box[:2].astype(int).tolist(), box[2:4].astype(int).tolist(), colour, 1)
                 tiles.append(image[::2, ::2])
-        measures = {"recall": found / total, "false_alarms_per_picture": spurious / 120}
+        measures = {"recall": found / total, "false_alarms_per_picture": spurious / NUM_VALIDATED}
         return measures, picture_grid([tiles[i : i + 8] for i in range(0, 24, 8)])
 
     def export(self, averages, folder: Path, measures) -> None:
-        write_network(folder, "detector", averages["net"], "face_detector", self.sizes, self.data.description, measures)
+        write_network(
+            folder, "detector", averages["net"], "face_detector", self.sizes, self.data.table.description, measures
+        )
 
 
 def _iou(a, b) -> float:

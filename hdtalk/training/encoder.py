@@ -12,7 +12,7 @@ from hdtalk.models.e4e import Encoder4Editing
 from hdtalk.training.augment import camera_faults
 from hdtalk.training.generator import ParameterMapping, multi_scale_loss, pixel_weights
 from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8, write_network
-from hdtalk.training.rendered import RenderedStills
+from hdtalk.training.rendered import DeviceStills
 
 
 class EncoderTask(Task):
@@ -25,8 +25,8 @@ class EncoderTask(Task):
     def __init__(
         self,
         config: TrainConfig,
-        data: RenderedStills,
-        validation: RenderedStills,
+        data: DeviceStills,
+        validation: DeviceStills,
         sizes: dict,
         generator: Any,
         mapping: ParameterMapping,
@@ -37,11 +37,10 @@ class EncoderTask(Task):
         self.data, self.validation, self.sizes = data, validation, sizes
         self.generator = generator.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.mapping = mapping.to(self.device).eval().requires_grad_(False)
-        self.perceptual = perceptual
+        self.perceptual = None if perceptual is None else perceptual.to(self.device)
         encoder = Encoder4Editing(resolution=generator.resolution, **sizes)
         with torch.no_grad():
-            params = torch.from_numpy(data.params[np.linspace(0, len(data) - 1, 4096).astype(int)])
-            latents = self.mapping(params.to(self.device))
+            latents = self.mapping(data.params(np.linspace(0, len(data) - 1, 4096).astype(int)))
             encoder.mean_latent.copy_(latents.mean(0).expand_as(encoder.mean_latent))
             self.spread = latents.std(0).mean().item()
         encoder.to(self.device).to(memory_format=torch.channels_last)
@@ -53,12 +52,10 @@ class EncoderTask(Task):
         }
 
     def step(self, step, progress, rng):
-        indices = rng.integers(len(self.data), size=self.config.batch_size)
-        images = self.data.pictures(indices)
-        labels = torch.from_numpy(self.data.label_maps(indices)).to(self.device)
-        spoilt = np.stack([camera_faults(i, rng, 0.35) if rng.random() < 0.6 else i for i in images])
-        truth, x = (_to_tensor(i, self.device) for i in (images, spoilt))
-        target = self.mapping(torch.from_numpy(self.data.params[indices]).to(self.device))
+        indices = self.data.draw(rng, self.config.batch_size)
+        truth, labels = self.data.images(indices), self.data.labels(indices)
+        x = camera_faults(truth, rng, 0.35, share=0.6)
+        target = self.mapping(self.data.params(indices))
         stage = int(min(1.0, progress / 0.33) * (self.generator.num_ws - 1)) + 1
         with self.autocast():
             ws = self.networks["encoder"](x, stage=stage).float()
@@ -70,20 +67,19 @@ class EncoderTask(Task):
         made = made.float()
         pixels = multi_scale_loss(made, truth, pixel_weights(labels))
         loss = pixels + 0.5 * latent_loss + 2e-3 * delta_loss
-        numbers = {"latents": latent_loss.item(), "pixels": pixels.item(), "deltas": delta_loss.item()}
+        numbers = {"latents": latent_loss, "pixels": pixels, "deltas": delta_loss}
         if self.perceptual is not None:
             with self.autocast():
                 features = self.perceptual(made, truth).mean()
             loss = loss + features
-            numbers["features"] = features.item()
+            numbers["features"] = features
         self.update(loss)
         return numbers
 
     def validate(self, averages):
         whole, mouth, distances, rows = [], [], [], []
         for part in np.array_split(np.linspace(0, len(self.validation) - 1, 64).astype(int), 8):
-            images, labels = self.validation.pictures(part), self.validation.label_maps(part)
-            truth = _to_tensor(images, self.device)
+            truth, labels = self.validation.images(part), self.validation.labels(part).cpu().numpy()
             with self.autocast():
                 made = self.generator.synthesise(averages["encoder"](truth).float(), noise="const").float()
             if self.perceptual is not None:
@@ -106,11 +102,6 @@ class EncoderTask(Task):
             averages["encoder"],
             "e4e",
             {"resolution": self.generator.resolution, **self.sizes},
-            self.data.description,
+            self.data.table.description,
             measures,
         )
-
-
-def _to_tensor(images: np.ndarray, device) -> torch.Tensor:
-    x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return x.contiguous(memory_format=torch.channels_last)

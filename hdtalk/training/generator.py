@@ -5,6 +5,7 @@ deep features), growing in resolution. `LatentTask` then fits the generator's ow
 z ~ N(0, I), read as renderer parameters through inverse CDFs, samples heads.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from torch import nn
 from hdtalk.generators.discriminator import Discriminator
 from hdtalk.generators.stylegan2 import Generator
 from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8, write_network
-from hdtalk.training.rendered import RenderedStills
+from hdtalk.training.rendered import DeviceStills
 
 FEATURES = (2, 3, 4, 5, 6, 11, 12, 13)  # CelebAMask labels of brows, eyes, glasses, mouth and lips
 LATENT_SIZE = 512
 WEIGHT_STEPS = 50  # of pixel weights held as bytes
+ADVERSARIAL_WEIGHT = 0.05  # beside the losses against the render
 SMALL = 128  # side in px of the pictures that are held decoded in memory
 
 
@@ -50,18 +52,14 @@ class ParameterMapping(nn.Module):
 
 
 def pixel_weights(labels: torch.Tensor) -> torch.Tensor:
-    """Importance [N,1,H,W] of pixels by their label [N,H,W]: facial features 5, head 1, neck 0.6, cloth 0.3,
+    """Importance [N,1,H,W] of pixels by their label uint8 [N,H,W]: facial features 5, head 1, neck 0.6, cloth 0.3,
     background 0.25; soft at the borders."""
-    weight = torch.ones(labels.shape, dtype=torch.float32, device=labels.device)
-    weight[labels == 0] = 0.25
-    weight[labels == 16] = 0.3
-    weight[labels == 14] = 0.6
-    features = torch.zeros_like(weight)
-    for label in FEATURES:
-        features[labels == label] = 1.0
-    features = F.max_pool2d(features[:, None], 9, 1, 4)
-    features = F.avg_pool2d(features, 9, 1, 4, count_include_pad=False)
-    return torch.maximum(weight[:, None], 5 * features)
+    weights, features = torch.ones(256), torch.zeros(256)
+    weights[[0, 14, 16]] = torch.tensor([0.25, 0.6, 0.3])
+    features[list(FEATURES)] = 5.0
+    weight, feature = (table.to(labels.device)[labels.long()][:, None] for table in (weights, features))
+    feature = F.avg_pool2d(F.max_pool2d(feature, 9, 1, 4), 9, 1, 4, count_include_pad=False)
+    return torch.maximum(weight, feature)
 
 
 def multi_scale_loss(made: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -88,10 +86,10 @@ class GeneratorTask(Task):
     def __init__(
         self,
         config: TrainConfig,
-        data: RenderedStills,
-        validation: RenderedStills,
+        data: DeviceStills,
+        validation: DeviceStills,
         sizes: dict,
-        perceptual: nn.Module | None = None,
+        load_perceptual: Callable[[], nn.Module | None] = lambda: None,
         growth: tuple[tuple[float, int], ...] = ((0.1, 32), (0.25, 64), (0.5, 128)),
         features_from: float = 0.5,
         adversarial_from: float = 0.8,
@@ -103,12 +101,13 @@ class GeneratorTask(Task):
         self.growth, self.features_from = growth, features_from
         self.small: tuple[np.ndarray, np.ndarray] | None = None
         self.adversarial_from, self.r1_every = adversarial_from, r1_every
-        self.perceptual = None if perceptual is None else perceptual.to(self.device)
+        self.load_perceptual: Callable[[], nn.Module | None] | None = load_perceptual
+        self.perceptual: nn.Module | None = None
         generator = Generator(**sizes).to(self.device, memory_format=torch.channels_last)
-        mapping = ParameterMapping(data.layout).to(self.device)
+        mapping = ParameterMapping(data.table.layout).to(self.device)
         generator.style.requires_grad_(False)
         discriminator = Discriminator(
-            sizes["resolution"], channel_base=sizes["channel_base"] // 2, channel_max=sizes["channel_max"]
+            sizes["resolution"], channel_base=sizes["channel_base"], channel_max=sizes["channel_max"]
         ).to(self.device)
         discriminator.to(memory_format=torch.channels_last)
         self.networks = {"generator": generator, "mapping": mapping, "discriminator": discriminator}
@@ -122,7 +121,7 @@ class GeneratorTask(Task):
             {"params": mapping.parameters(), "lr": rate * 0.1},
         ]
         self.optimisers = {
-            "main": torch.optim.Adam(groups, lr=rate, betas=(0.5, 0.99)),
+            "main": torch.optim.Adam(groups, lr=rate, betas=(0.5, 0.99), fused=self.device.type == "cuda"),
             "discriminator": torch.optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.0, 0.99)),
         }
         self.synthesise = generator.synthesise
@@ -135,12 +134,14 @@ class GeneratorTask(Task):
                 return resolution
         return self.sizes["resolution"]
 
-    def batch(self, indices, resolution: int):
-        """Truth [N,3,r,r], pixel weights [N,1,r,r] and parameters [N,P]; small pictures come from memory."""
-        params = torch.from_numpy(self.data.params[indices]).to(self.device)
-        if resolution > SMALL:
-            pictures, labels = self.data.pictures(indices), self.data.label_maps(indices)
-            return *_shrunk(pictures, labels, resolution, self.device), params
+    def batch(self, rng: np.random.Generator, resolution: int):
+        """Truth [N,3,r,r], pixel weights [N,1,r,r] and parameters [N,P]; without a GPU small pictures come from memory.
+        Small pictures are cheap: there are more of them, so that the cost of a step stays about even."""
+        size = self.config.batch_size * min(8, self.sizes["resolution"] // resolution)
+        indices = self.data.draw(rng, size)
+        params = self.data.params(indices)
+        if resolution > SMALL or self.device.type != "cpu":
+            return *_shrunk(self.data.images(indices), self.data.labels(indices), resolution), params
         if self.small is None:
             self.small = _shrink_all(self.data, SMALL)
         truth, weight = (torch.from_numpy(array[indices]).to(self.device) for array in self.small)
@@ -148,41 +149,43 @@ class GeneratorTask(Task):
         weight = F.avg_pool2d(weight[:, None].float() / WEIGHT_STEPS, SMALL // resolution)
         return truth.contiguous(memory_format=torch.channels_last), weight, params
 
-    def step(self, step: int, progress: float, rng: np.random.Generator) -> dict[str, float]:
+    def step(self, step: int, progress: float, rng: np.random.Generator) -> dict[str, float | torch.Tensor]:
         resolution = self.resolution_at(progress)
-        # small pictures are cheap: keep the cost of a step about even
-        size = self.config.batch_size * min(8, self.sizes["resolution"] // resolution)
-        truth, weight, params = self.batch(rng.integers(len(self.data), size=size), resolution)
+        truth, weight, params = self.batch(rng, resolution)
         ws = self.networks["mapping"](params)[:, None].expand(-1, self.networks["generator"].num_ws, -1)
         with self.autocast():
             made = self.synthesise(ws, noise="none", resolution=resolution)
         made = made.float()
         loss = multi_scale_loss(made, truth, weight)
-        numbers = {"pixels": loss.item(), "resolution": resolution}
-        if self.perceptual is not None and progress >= self.features_from:
+        numbers: dict[str, float | torch.Tensor] = {"pixels": loss, "resolution": resolution}
+        if progress >= self.features_from and self.load_perceptual is not None:
+            found, self.load_perceptual = self.load_perceptual(), None  # it may have been trained meanwhile
+            self.perceptual = None if found is None else found.to(self.device)
+        if self.perceptual is not None:
             with self.autocast():
                 features = self.perceptual(made, truth).mean()
             loss = loss + 1.0 * features
-            numbers["features"] = features.item()
+            numbers["features"] = features
         adversarial = progress >= self.adversarial_from and resolution == self.sizes["resolution"]
         if adversarial:
             discriminator = self.networks["discriminator"].requires_grad_(False)
             with self.autocast():
                 score = discriminator(made)
             deceit = F.softplus(-score.float()).mean()
-            loss = loss + 0.02 * deceit
-            numbers["deceit"] = deceit.item()
+            share = min(1.0, (progress - self.adversarial_from) / 0.05)  # the discriminator learns first
+            loss = loss + ADVERSARIAL_WEIGHT * share * deceit
+            numbers["deceit"] = deceit
         self.update(loss)
         if adversarial:
             numbers |= self._train_discriminator(made.detach(), truth, step)
         return numbers
 
-    def _train_discriminator(self, made, truth, step) -> dict[str, float]:
+    def _train_discriminator(self, made, truth, step) -> dict[str, torch.Tensor]:
         discriminator = self.networks["discriminator"].requires_grad_(True)
         with self.autocast():
             fake, real = discriminator(made), discriminator(truth)
         loss = F.softplus(fake.float()).mean() + F.softplus(-real.float()).mean()
-        numbers = {"discriminator": loss.item()}
+        numbers = {"discriminator": loss}
         if step % self.r1_every == 0:
             few = truth[:8].clone().requires_grad_(True)
             with self.autocast():
@@ -190,21 +193,18 @@ class GeneratorTask(Task):
             (gradient,) = torch.autograd.grad(score.float().sum(), few, create_graph=True)
             penalty = gradient.square().sum((1, 2, 3)).mean()
             loss = loss + 0.5 * 5.0 * self.r1_every * penalty / 16
-            numbers["r1"] = penalty.item() * self.r1_every
+            numbers["r1"] = penalty * self.r1_every
         self.update(loss, "discriminator")
         return numbers
 
     def validate(self, averages):
         measures, rows = {}, []
-        resolution = averages["generator"].resolution
         for name, data in (("", self.validation), ("training_", self.data)):
             chosen = np.linspace(0, len(data) - 1, 48).astype(int)
             whole, mouth = [], []
             for part in np.array_split(chosen, 6):
-                labels = data.label_maps(part)
-                truth, _ = _shrunk(data.pictures(part), labels, resolution, self.device)
-                params = torch.from_numpy(data.params[part]).to(self.device)
-                ws = averages["mapping"](params)[:, None].expand(-1, averages["generator"].num_ws, -1)
+                truth, labels = data.images(part), data.labels(part).cpu().numpy()
+                ws = averages["mapping"](data.params(part))[:, None].expand(-1, averages["generator"].num_ws, -1)
                 with self.autocast():
                     made = averages["generator"].synthesise(ws, noise="none").float()
                 error = ((made.clamp(-1, 1) - truth) / 2).square().mean(1).cpu().numpy()
@@ -219,26 +219,24 @@ class GeneratorTask(Task):
 
     def export(self, averages, folder: Path, measures) -> None:
         write_network(
-            folder, "generator", averages["generator"], "stylegan2", self.sizes, self.data.description, measures
+            folder, "generator", averages["generator"], "stylegan2", self.sizes, self.data.table.description, measures
         )
 
 
-def _shrunk(pictures, labels, resolution: int, device="cpu") -> tuple[torch.Tensor, torch.Tensor]:
+def _shrunk(pictures: torch.Tensor, labels: torch.Tensor, resolution: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Truth [N,3,r,r] in [-1,1] and pixel weights [N,1,r,r]."""
-    truth = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-    weight = pixel_weights(torch.from_numpy(labels).to(device))
-    factor = truth.shape[-1] // resolution
+    weight, factor = pixel_weights(labels), pictures.shape[-1] // resolution
     if factor > 1:
-        truth, weight = F.avg_pool2d(truth, factor), F.avg_pool2d(weight, factor)
-    return truth.contiguous(memory_format=torch.channels_last), weight
+        pictures, weight = F.avg_pool2d(pictures, factor), F.avg_pool2d(weight, factor)
+    return pictures.contiguous(memory_format=torch.channels_last), weight
 
 
-def _shrink_all(data: RenderedStills, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+def _shrink_all(data: DeviceStills, resolution: int) -> tuple[np.ndarray, np.ndarray]:
     """All pictures uint8 [N,r,r,3] and pixel weights uint8 [N,r,r] in steps of 1 / WEIGHT_STEPS."""
     pictures = np.empty((len(data), resolution, resolution, 3), np.uint8)
     weights = np.empty((len(data), resolution, resolution), np.uint8)
     for part in np.array_split(np.arange(len(data)), max(1, len(data) // 64)):
-        truth, weight = _shrunk(data.pictures(part), data.label_maps(part), resolution)
+        truth, weight = _shrunk(data.images(part), data.labels(part), resolution)
         pictures[part] = to_uint8(truth)
         weights[part] = (weight[:, 0] * WEIGHT_STEPS).round().byte().numpy()
     return pictures, weights

@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from hdtalk.training.generator import ParameterMapping
 from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8
-from hdtalk.training.rendered import RenderedStills
+from hdtalk.training.rendered import DeviceStills, RenderedStills
 
 PRINCIPAL_AXES = {"background": 16, "expression": 32}
 
@@ -77,15 +77,15 @@ class LatentTask(Task):
     def __init__(
         self,
         config: TrainConfig,
-        data: RenderedStills,
-        validation: RenderedStills,
+        data: DeviceStills,
+        validation: DeviceStills,
         generator: Any,
         mapping: ParameterMapping,
         sizes: dict,
     ):
         super().__init__(config)
         torch.manual_seed(config.seed)
-        self.data, self.sizes, self.code = data, sizes, GaussianCode(data)
+        self.data, self.sizes, self.code = data, sizes, GaussianCode(data.table)
         self.mapping = mapping.to(self.device).eval().requires_grad_(False)
         generator = generator.to(self.device).requires_grad_(False)
         generator.style.requires_grad_(True)
@@ -94,17 +94,16 @@ class LatentTask(Task):
             "main": torch.optim.Adam(generator.style.parameters(), lr=config.learning_rate * 10, betas=(0.9, 0.99))
         }
         with torch.no_grad():
-            some = torch.from_numpy(data.params[:4096]).to(self.device)
-            self.spread = self.mapping(some).std(0).mean().item()
+            self.spread = self.mapping(data.params(np.arange(min(4096, len(data))))).std(0).mean().item()
 
     def step(self, step, progress, rng):
-        indices = rng.integers(len(self.data), size=self.config.batch_size * 16)
+        indices = self.data.draw(rng, self.config.batch_size * 16)
         z = torch.from_numpy(self.code.draw(indices, rng)).to(self.device)
         with torch.no_grad():
-            target = self.mapping(torch.from_numpy(self.data.params[indices]).to(self.device))
+            target = self.mapping(self.data.params(indices))
         loss = F.mse_loss(self.networks["generator"].mapping(z) / self.spread, target / self.spread)
         self.update(loss)
-        return {"unexplained": loss.item()}
+        return {"unexplained": loss}
 
     def validate(self, averages):
         generator = averages["generator"]
@@ -126,6 +125,6 @@ class LatentTask(Task):
             generator.state_dict(),
             architecture="stylegan2",
             sizes=self.sizes,
-            trained_on=self.data.description,
+            trained_on=self.data.table.description,
             quality={},
         )

@@ -57,8 +57,8 @@ class Task:
         self.networks: dict[str, nn.Module] = {}
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
 
-    def step(self, step: int, progress: float, rng: np.random.Generator) -> dict[str, float]:
-        """One update of the networks; returns numbers to log."""
+    def step(self, step: int, progress: float, rng: np.random.Generator) -> dict[str, float | torch.Tensor]:
+        """One update of the networks; returns numbers to log (tensors wait on the device until they are written)."""
         raise NotImplementedError
 
     def validate(self, averages: dict[str, nn.Module]) -> tuple[dict[str, float], np.ndarray | None]:
@@ -113,7 +113,7 @@ def train(task: Task, out: Path, resume: bool = True) -> dict[str, float]:
             group["base_lr"] = rate
 
     last_time, last_checkpoint_s, last_validation_s = time.monotonic(), elapsed_s, elapsed_s
-    sums: dict[str, float] = {}
+    sums: dict[str, float | torch.Tensor] = {}
     while True:
         progress = min(1.0, max(step / config.steps, elapsed_s / (60 * config.minutes)))
         finished = progress >= 1.0
@@ -136,9 +136,10 @@ def train(task: Task, out: Path, resume: bool = True) -> dict[str, float]:
         now = time.monotonic()
         elapsed_s, last_time = elapsed_s + now - last_time, now
         for name, value in numbers.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
+            sums[name] = sums.get(name, 0.0) + (value.detach() if isinstance(value, torch.Tensor) else value)
         if step % config.log_steps == 0:
-            _log(out, step, elapsed_s, {name: value / config.log_steps for name, value in sums.items()}, "train")
+            means = {name: float(value) / config.log_steps for name, value in sums.items()}
+            _log(out, step, elapsed_s, means, "train")
             sums = {}
 
 
@@ -155,8 +156,7 @@ def _average(task: Task, averages: dict[str, nn.Module], step: int) -> None:
     keep = 0.5 ** (task.config.batch_size / max(half_life, 1e-8))
     for name, average in averages.items():
         source = task.networks[name]
-        for mine, theirs in zip(average.parameters(), source.parameters(), strict=True):
-            mine.lerp_(theirs.to(mine.dtype), 1 - keep)
+        torch._foreach_lerp_(list(average.parameters()), list(source.parameters()), 1 - keep)
         for my_buffer, their_buffer in zip(average.buffers(), source.buffers(), strict=True):
             my_buffer.copy_(their_buffer)
 

@@ -7,30 +7,31 @@ import torch
 import torch.nn.functional as F
 
 from hdtalk.models.bisenet import BiSeNet
-from hdtalk.training.augment import camera_faults, mirror, random_affine, random_occluder, warp, warp_labels
-from hdtalk.training.loop import Task, TrainConfig, picture_grid, write_network
-from hdtalk.training.rendered import RenderedStills
+from hdtalk.training.augment import (
+    UNKNOWN,
+    camera_faults,
+    occlude,
+    place_images,
+    place_labels,
+    random_placement,
+    sampling_grid,
+)
+from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8, write_network
+from hdtalk.training.rendered import DeviceStills
 
 COLOURS = np.random.default_rng(3).integers(40, 256, (256, 3)).astype(np.uint8)
 COLOURS[[0, 255]] = 0
 MOUTH = (11, 12, 13)
 
 
-def augmented(data: RenderedStills, indices, rng: np.random.Generator):
-    """Pictures uint8 [N,256,256,3] and labels uint8 [N,256,256], 255 where unknown."""
-    made, classes = [], []
-    for image, labels, points in zip(
-        data.pictures(indices), data.label_maps(indices), data.landmarks_px[indices], strict=True
-    ):
-        if rng.random() < 0.5:
-            image, _, labels = mirror(image, points, labels)
-        matrix = random_affine(rng, image.shape[0], (0.75, 1.3), 10.0, 0.05)
-        image, labels = warp(image, matrix, rng), warp_labels(labels, matrix)
-        if rng.random() < 0.1:
-            random_occluder(image, labels, rng)
-        made.append(camera_faults(image, rng))
-        classes.append(labels)
-    return np.stack(made), np.stack(classes)
+def augmented(data: DeviceStills, indices: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures [N,3,H,W] in [-1,1] and labels uint8 [N,H,W], UNKNOWN outside and where covered."""
+    images, labels = data.images(indices), data.labels(indices)
+    placement = random_placement(rng, len(indices), (0.75, 1.3), 10.0, 0.05)
+    grid = sampling_grid(placement, images.shape[-1], data.device)
+    images, covered = occlude(place_images(images, grid), place_labels(labels, grid, placement), rng, 0.1)
+    assert covered is not None
+    return camera_faults(images, rng), covered
 
 
 def intersection_over_union(confusion: np.ndarray) -> tuple[float, float]:
@@ -47,7 +48,7 @@ class ParserTask(Task):
     name = "parser"
     averaged = ("net",)
 
-    def __init__(self, config: TrainConfig, data: RenderedStills, validation: RenderedStills, sizes: dict):
+    def __init__(self, config: TrainConfig, data: DeviceStills, validation: DeviceStills, sizes: dict):
         super().__init__(config)
         torch.manual_seed(config.seed)
         self.data, self.validation, self.sizes = data, validation, sizes
@@ -56,36 +57,34 @@ class ParserTask(Task):
         self.optimisers = {"main": torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-4)}
 
     def step(self, step, progress, rng):
-        images, labels = augmented(self.data, rng.integers(len(self.data), size=self.config.batch_size), rng)
-        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        target = torch.from_numpy(labels).to(self.device).long()
+        images, labels = augmented(self.data, self.data.draw(rng, self.config.batch_size), rng)
+        target = labels.long()
         with self.autocast():
-            outputs = self.networks["net"].all_logits(x)
+            outputs = self.networks["net"].all_logits(images)
         loss = sum(
-            share * F.cross_entropy(output.float(), target, ignore_index=255)
+            share * F.cross_entropy(output.float(), target, ignore_index=UNKNOWN)
             for share, output in zip((1.0, 0.3, 0.3), outputs, strict=True)
         )
         probability = outputs[0].float().softmax(1)
-        known = (target != 255)[:, None]
+        known = (target != UNKNOWN)[:, None]
         truth = F.one_hot(target.clamp(max=18), 19).permute(0, 3, 1, 2) * known
         overlap = (probability * truth).sum((0, 2, 3))
         size = ((probability + truth) * known).sum((0, 2, 3))
-        seen = truth.sum((0, 2, 3)) > 50
-        dice = 1 - ((2 * overlap + 1) / (size + 1))[seen].mean()
+        seen = (truth.sum((0, 2, 3)) > 50).float()
+        dice = ((1 - (2 * overlap + 1) / (size + 1)) * seen).sum() / seen.sum()
         self.update(loss + 0.5 * dice)
-        return {"cross_entropy": loss.item(), "dice": dice.item()}
+        return {"cross_entropy": loss, "dice": dice}
 
     def validate(self, averages):
         confusion, tiles = np.zeros((19, 19), np.int64), []
         for part in np.array_split(np.arange(min(160, len(self.validation))), 10):
-            images, labels = self.validation.pictures(part), self.validation.label_maps(part)
-            x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            images, labels = self.validation.images(part), self.validation.labels(part).cpu().numpy()
             with self.autocast():
-                found = averages["net"].logits(x).argmax(1).cpu().numpy()
+                found = averages["net"].logits(images).argmax(1).cpu().numpy()
             np.add.at(confusion, (labels.ravel(), found.ravel()), 1)
-            tiles.append(np.vstack([images[0], COLOURS[labels[0]], COLOURS[found[0]]]))
+            tiles.append(np.vstack([to_uint8(images[:1])[0], COLOURS[labels[0]], COLOURS[found[0]]]))
         miou, mouth_iou = intersection_over_union(confusion)
         return {"miou": miou, "mouth_iou": mouth_iou}, picture_grid([tiles])
 
     def export(self, averages, folder: Path, measures) -> None:
-        write_network(folder, "parser", averages["net"], "bisenet", self.sizes, self.data.description, measures)
+        write_network(folder, "parser", averages["net"], "bisenet", self.sizes, self.data.table.description, measures)

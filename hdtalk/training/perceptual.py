@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from hdtalk.models.demo_backbone import DemoBackbone
-from hdtalk.training.augment import camera_faults, random_affine, warp, warp_points
+from hdtalk.training.augment import camera_faults, place_images, place_points, random_placement, sampling_grid
 from hdtalk.training.loop import Task, TrainConfig, write_network
-from hdtalk.training.rendered import RenderedStills
+from hdtalk.training.rendered import DeviceStills
+
+SIDE_PX = 256
 
 
 class ReadingHeads(nn.Module):
@@ -36,25 +38,22 @@ class PerceptualTask(Task):
     name = "perceptual"
     averaged = ("backbone", "heads")
 
-    def __init__(self, config: TrainConfig, data: RenderedStills, validation: RenderedStills, sizes: dict):
+    def __init__(self, config: TrainConfig, data: DeviceStills, validation: DeviceStills, sizes: dict):
         super().__init__(config)
         torch.manual_seed(config.seed)
         self.data, self.validation, self.sizes = data, validation, sizes
         backbone = DemoBackbone(**sizes).to(self.device).to(memory_format=torch.channels_last)
-        heads = ReadingHeads(backbone.channels, data.params.shape[1]).to(self.device)
+        heads = ReadingHeads(backbone.channels, data.table.params.shape[1]).to(self.device)
         self.networks = {"backbone": backbone, "heads": heads}
         trained = [*backbone.parameters(), *heads.parameters()]
         self.optimisers = {"main": torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=1e-4)}
 
-    def _batch(self, data, indices, rng):
-        images, points = [], []
-        for image, landmarks_px in zip(data.pictures(indices), data.landmarks_px[indices], strict=True):
-            matrix = random_affine(rng, 256, (0.9, 1.1), 4.0, 0.03)
-            images.append(camera_faults(warp(image, matrix, rng), rng, 0.5))
-            points.append(warp_points(landmarks_px, matrix))
-        x = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        points = torch.from_numpy(np.stack(points).astype(np.float32)).to(self.device) / 128 - 1
-        return x, torch.from_numpy(data.params[indices]).to(self.device), points
+    def _batch(self, data: DeviceStills, indices: np.ndarray, rng: np.random.Generator):
+        placement = random_placement(rng, len(indices), (0.9, 1.1), 4.0, 0.03, mirror=False)
+        images = place_images(data.images(indices), sampling_grid(placement, SIDE_PX, self.device))
+        points = place_points(data.table.landmarks_px[indices], SIDE_PX, placement)
+        places = torch.from_numpy(points / (SIDE_PX / 2) - 1).to(self.device)
+        return camera_faults(images, rng, 0.5), data.params(indices), places
 
     def _losses(self, backbone, heads, batch):
         x, params, points = batch
@@ -64,10 +63,10 @@ class PerceptualTask(Task):
         return F.smooth_l1_loss(read_params, params), (read_points - points).abs().mean()
 
     def step(self, step, progress, rng):
-        batch = self._batch(self.data, rng.integers(len(self.data), size=self.config.batch_size), rng)
+        batch = self._batch(self.data, self.data.draw(rng, self.config.batch_size), rng)
         params_loss, points_loss = self._losses(self.networks["backbone"], self.networks["heads"], batch)
         self.update(params_loss + 5 * points_loss)
-        return {"parameters": params_loss.item(), "landmarks_px": points_loss.item() * 128}
+        return {"parameters": params_loss, "landmarks_px": points_loss * (SIDE_PX / 2)}
 
     def validate(self, averages):
         rng, numbers = np.random.default_rng(2), []
@@ -75,9 +74,15 @@ class PerceptualTask(Task):
             batch = self._batch(self.validation, part, rng)
             numbers.append([x.item() for x in self._losses(averages["backbone"], averages["heads"], batch)])
         params_loss, points_loss = np.mean(numbers, 0)
-        return {"parameters": float(params_loss), "landmarks_px": float(points_loss) * 128}, None
+        return {"parameters": float(params_loss), "landmarks_px": float(points_loss) * SIDE_PX / 2}, None
 
     def export(self, averages, folder: Path, measures) -> None:
         write_network(
-            folder, "perceptual", averages["backbone"], "demo_backbone", self.sizes, self.data.description, measures
+            folder,
+            "perceptual",
+            averages["backbone"],
+            "demo_backbone",
+            self.sizes,
+            self.data.table.description,
+            measures,
         )

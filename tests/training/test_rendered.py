@@ -3,9 +3,10 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from hdtalk.errors import InputError
-from hdtalk.training.rendered import load_stills
+from hdtalk.training.rendered import DeviceStills, load_stills
 
 
 def write_shard(folder, number, count):
@@ -65,3 +66,26 @@ def test_a_limit_cuts_within_a_shard(folder):
 def test_a_folder_without_shards_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="render_heads"):
         load_stills(tmp_path)
+
+
+def test_batches_are_the_table_as_tensors(folder):
+    images, labels, arrays = write_shard(folder, 0, 4)
+    data = DeviceStills(folder, "cpu")
+    chosen = np.array([2, 0])
+    batch = data.images(chosen)
+    assert batch.shape == (2, 3, 16, 16) and batch.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(batch[0, :, 0, 0], np.array(images[2][0, 0]) / 127.5 - 1, atol=0.03)
+    np.testing.assert_array_equal(data.labels(chosen), [labels[2], labels[0]])
+    np.testing.assert_array_equal(data.params(chosen), arrays["params"][chosen])
+
+
+def test_watched_folders_grow(folder, monkeypatch):
+    write_shard(folder, 0, 2)
+    monkeypatch.setattr("hdtalk.training.rendered.LOOK_AGAIN_S", 0.0)
+    watched, still = DeviceStills(folder, "cpu", watch=True), DeviceStills(folder, "cpu")
+    images, _, arrays = write_shard(folder, 1, 3)
+    for data in (watched, still):
+        assert data.draw(np.random.default_rng(0), 100).max() == len(data) - 1
+    assert len(watched) == 5 and len(still) == 2
+    np.testing.assert_array_equal(watched.params(np.array([4])), arrays["params"][2:])
+    assert abs(watched.images(np.array([4]))[0, 0, 0, 0].item() - (images[2][0, 0, 0] / 127.5 - 1)) < 0.03

@@ -39,7 +39,7 @@ class SpeechTask(Task):
         super().__init__(config)
         self.model, self.takes, self.validation = model.to(self.device), takes, validation
         self.worsen = RowAugment(self.device)
-        self.timbre = torch.tensor([3.0, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1], device=self.device)
+        self.timbre = torch.tensor([5.0] * 4 + [3.0] * 4 + [1.5] * 4, device=self.device)
         self.rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         self.networks = {"model": self.model}
 
@@ -86,7 +86,7 @@ class SpeechTask(Task):
         rows, speaking = self.hear(bank, sounds, start, EMOTION_FRAMES, amount)
         voiced = rows[..., 13:14] > 0.3
         timbre = torch.randn(n, 1, 12, device=self.device) * self.timbre
-        pitch = torch.randn(n, 1, 1, device=self.device) * voiced * 0.15
+        pitch = torch.randn(n, 1, 1, device=self.device) * voiced * 0.25
         rows = rows + torch.cat([timbre.expand(-1, rows.shape[1], -1), pitch, torch.zeros_like(rows[..., 13:])], -1)
         voice = voices_of(rows, speaking)
         rows, speaking = rows[:, MARGIN_ROWS:-MARGIN_ROWS], speaking[:, MARGIN_ROWS:-MARGIN_ROWS]

@@ -110,6 +110,7 @@ class GeneratorTask(Task):
             sizes["resolution"], channel_base=sizes["channel_base"], channel_max=sizes["channel_max"]
         ).to(self.device)
         discriminator.to(memory_format=torch.channels_last)
+        self.generator = generator
         self.networks = {"generator": generator, "mapping": mapping, "discriminator": discriminator}
         # equalised weights have unit deviation, so they need far larger steps than biases and constants
         equalised = [p for p in generator.parameters() if p.requires_grad and p.ndim in (2, 5)]
@@ -124,9 +125,6 @@ class GeneratorTask(Task):
             "main": torch.optim.Adam(groups, lr=rate, betas=(0.5, 0.99), fused=self.device.type == "cuda"),
             "discriminator": torch.optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.0, 0.99)),
         }
-        self.synthesise = generator.synthesise
-        if config.compile:
-            self.synthesise = torch.compile(generator.synthesise, dynamic=False)
 
     def resolution_at(self, progress: float) -> int:
         for end, resolution in self.growth:
@@ -154,7 +152,7 @@ class GeneratorTask(Task):
         truth, weight, params = self.batch(rng, resolution)
         ws = self.networks["mapping"](params)[:, None].expand(-1, self.networks["generator"].num_ws, -1)
         with self.autocast():
-            made = self.synthesise(ws, noise="none", resolution=resolution)
+            made = self.generator.synthesise(ws, noise="none", resolution=resolution)
         made = made.float()
         loss = multi_scale_loss(made, truth, weight)
         numbers: dict[str, float | torch.Tensor] = {"pixels": loss, "resolution": resolution}

@@ -18,7 +18,7 @@ from hdtalk.training.augment import (
     random_placement,
     sampling_grid,
 )
-from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8, write_network
+from hdtalk.training.loop import Replayed, Task, TrainConfig, picture_grid, to_uint8, write_network
 from hdtalk.training.rendered import DeviceStills
 
 SIDE_PX = 256
@@ -54,7 +54,7 @@ class _LandmarkTask(Task):
         self.data, self.validation, self.sizes = data, validation, sizes
         self.networks = {"net": net.to(self.device).to(memory_format=torch.channels_last)}
         self.optimisers = {"main": torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-4)}
-        self.run = torch.compile(net, dynamic=False) if config.compile else net
+        self.run = Replayed(net, config)
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         images, points = augmented(self.data, self.data.draw(rng, self.config.batch_size), rng)
@@ -99,9 +99,8 @@ class LandmarkerTask(_LandmarkTask):
     def step(self, step, progress, rng):
         images, points = self.batch(rng)
         target = gaussian_heatmaps(points, SIDE_PX)
-        with self.autocast():
-            stacks = self.run((images + 1) / 2)
         weight = 1 + 15 * target
+        stacks = self.run((images + 1) / 2)
         loss = sum((weight * (stack.float() - target).square()).mean() for stack in stacks) * 100
         self.update(loss)
         return {"loss": loss}
@@ -126,9 +125,7 @@ class IntegralRegressorTask(_LandmarkTask):
 
     def step(self, step, progress, rng):
         images, points = self.batch(np.random.default_rng((1, *rng.integers(1 << 32, size=2))))
-        with self.autocast():
-            predicted = self.run(images)
-        error = (predicted.float() - points).abs() / 2  # px; Wing-like: steep near zero
+        error = (self.run(images).float() - points).abs() / 2  # px; Wing-like: steep near zero
         loss = torch.log1p(error).mean() + 0.02 * error.mean()
         self.update(loss)
         return {"loss": loss}

@@ -16,7 +16,7 @@ from hdtalk.training.augment import (
     random_placement,
     sampling_grid,
 )
-from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8, write_network
+from hdtalk.training.loop import Replayed, Task, TrainConfig, picture_grid, to_uint8, write_network
 from hdtalk.training.rendered import DeviceStills
 
 COLOURS = np.random.default_rng(3).integers(40, 256, (256, 3)).astype(np.uint8)
@@ -53,14 +53,13 @@ class ParserTask(Task):
         torch.manual_seed(config.seed)
         self.data, self.validation, self.sizes = data, validation, sizes
         net = BiSeNet(**sizes).to(self.device).to(memory_format=torch.channels_last)
-        self.networks = {"net": net}
+        self.networks, self.run = {"net": net}, Replayed(net, config, "all_logits")
         self.optimisers = {"main": torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-4)}
 
     def step(self, step, progress, rng):
         images, labels = augmented(self.data, self.data.draw(rng, self.config.batch_size), rng)
         target = labels.long()
-        with self.autocast():
-            outputs = self.networks["net"].all_logits(images)
+        outputs = self.run(images)
         loss = sum(
             share * F.cross_entropy(output.float(), target, ignore_index=UNKNOWN)
             for share, output in zip((1.0, 0.3, 0.3), outputs, strict=True)

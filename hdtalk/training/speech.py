@@ -16,7 +16,7 @@ from hdtalk.data import SpeechFeatures
 from hdtalk.face_units import LIPS_INNER_LOWER, LIPS_INNER_UPPER, mouth_width
 from hdtalk.models.speech import EMOTIONS, SpeechModel, relative_to_voice
 from hdtalk.models.speech_decoder import SpeechDecoder
-from hdtalk.training.dtw import warp_rows
+from hdtalk.training.dtw import warp_rows_of
 from hdtalk.training.landmark_warp import distort, warp_expression
 from hdtalk.training.loop import Task, TrainConfig
 from hdtalk.training.row_augment import RowAugment
@@ -151,7 +151,7 @@ class DisentangleTask(SpeechTask):
         self.optimise(model.content_encoder, model.emotion_encoder, self.decoder, self.adversary)
         self.bank = SpeechBank(takes, self.device)
         self.places = emotion_targets(model, takes)
-        self._match(np.random.default_rng(self.config.seed))
+        self._match()
 
     def step(self, step, progress, rng):
         self.own(rng)
@@ -187,7 +187,7 @@ class DisentangleTask(SpeechTask):
             }
         )
 
-    def _match(self, rng, max_groups: int = 160) -> None:
+    def _match(self) -> None:
         """Which rows of two takes of one sentence belong together: all takes of a group on one take's time."""
         groups = _groups(self.takes)
         place = {id(take): k for k, take in enumerate(self.takes)}
@@ -195,11 +195,11 @@ class DisentangleTask(SpeechTask):
         timelines: list[int] = []
         warps: list[np.ndarray] = []
         first_warp: list[int] = []
-        for k in rng.permutation(len(groups))[:max_groups]:
-            group = groups[k]
-            calm = [normalised(take.sounds[0])[::4] for take in group]  # every fourth row is enough
-            for take, rows in zip(group, calm, strict=True):
-                warp = np.repeat(warp_rows(calm[0], rows) * 4, 4) + np.tile(np.arange(4), len(calm[0]))
+        calm = [[normalised(take.sounds[0])[::4] for take in group] for group in groups]  # every fourth row is enough
+        matched = iter(warp_rows_of([(rows[0], other) for rows in calm for other in rows]))
+        for group in groups:
+            for take in group:
+                warp = (next(matched)[:, None] * 4 + np.arange(4)).ravel()
                 first_warp.append(first_warp[-1] + len(warps[-1]) if warps else 0)
                 warps.append(np.minimum(warp, len(take.sounds[0].mfcc) - 1))
             members.append([place[id(take)] for take in group])

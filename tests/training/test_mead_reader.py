@@ -7,7 +7,7 @@ import pytest
 
 from hdtalk.errors import InputError
 from hdtalk.face_units import lip_gap
-from hdtalk.training.dtw import dtw_path, warp_rows
+from hdtalk.training.dtw import dtw_path, warp_rows, warp_rows_of
 from hdtalk.training.landmark_warp import warp_expression
 from hdtalk.training.mead import cache_landmarks, official_test, read_landmarks, read_mead, same_words
 
@@ -144,3 +144,10 @@ def test_warps_hide_the_expression_and_keep_the_pose():
     np.testing.assert_array_equal(warped[:, fixed], local[:, fixed])
     assert abs(np.corrcoef(lip_gap(local), lip_gap(warped))[0, 1]) < 0.6
     assert np.abs(warped - local)[:, 48:].mean() > 0.03
+
+
+def test_many_pairs_are_warped_as_one_by_one():
+    rng = np.random.default_rng(5)
+    pairs = [tuple(rng.normal(size=(rng.integers(1, 30), 4)).astype(np.float32) for _ in "ab") for _ in range(300)]
+    for pair, warp in zip(pairs, warp_rows_of(pairs), strict=True):
+        np.testing.assert_array_equal(warp, warp_rows(*pair))

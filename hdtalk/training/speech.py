@@ -26,7 +26,7 @@ from hdtalk.windows import STRETCH_ROWS, WINDOW_ROWS, num_video_frames, own_voic
 
 CROP_FRAMES = 50  # two seconds of a take per item of stage 4
 MARGIN_ROWS = 80  # heard on both sides of a stretch, so that its mean and loudness are about the recording's
-EMOTION_FRAMES = 50  # of stages 1 and 2, for the emotion
+EMOTION_FRAMES = 75  # of stages 1 and 2, for the emotion: most takes from end to end, as endings tell much
 STRETCH_FRAMES = 12  # of stage 2, for the content
 
 
@@ -81,8 +81,8 @@ class SpeechTask(Task):
         """Emotion codes `[N, F, e]` of a random stretch of each take, worsened, of other pitch and timbre, as of other
         people; and weights `[N, F]` that leave its pauses out of a mean."""
         sounds, n = bank.draw_sounds(takes), len(takes)
-        middle = (torch.rand(n, device=self.device) * bank.num_rows[sounds]).long() // STRETCH_ROWS
-        start = middle - torch.randint(EMOTION_FRAMES, (n,), device=self.device)
+        spare = bank.num_rows[sounds] // STRETCH_ROWS - EMOTION_FRAMES  # negative: the take fits in
+        start = spare.clamp(max=0) + (torch.rand(n, device=self.device) * (spare.abs() + 1)).long()
         rows, speaking = self.hear(bank, sounds, start, EMOTION_FRAMES, amount)
         voiced = rows[..., 13:14] > 0.3
         timbre = torch.randn(n, 1, 12, device=self.device) * self.timbre

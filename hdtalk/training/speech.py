@@ -26,7 +26,7 @@ from hdtalk.windows import STRETCH_ROWS, WINDOW_ROWS, num_video_frames, own_voic
 
 CROP_FRAMES = 50  # two seconds of a take per item of stage 4
 MARGIN_ROWS = 80  # heard on both sides of a stretch, so that its mean and loudness are about the recording's
-EMOTION_FRAMES = 75  # of stages 1 and 2, for the emotion: most takes from end to end, as endings tell much
+EMOTION_FRAMES = 100  # of stages 1 and 2, for the emotion: most takes from end to end, as endings tell much
 STRETCH_FRAMES = 12  # of stage 2, for the content
 
 

@@ -1,6 +1,6 @@
 """A second landmark network of another kind than FAN, which only ever measures: coordinates by integral regression.
 
-What a generator was optimised against cannot judge it; this one shares neither architecture, loss nor training seed with
+What a generator was optimised against cannot judge it; this one shares neither architecture, loss nor seed with
 FAN. No map is ever compared with a target: each is turned into its centre of mass (Sun et al., "Integral Human Pose
 Regression", ECCV 2018), and only that coordinate is learned.
 """

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hdtalk.config import InvertConfig
-from hdtalk.descent import cosine, frozen, in_batches, tunable_copy
+from hdtalk.descent import all_finite, cosine, frozen, in_batches, set_gradients, tunable_copy
 from hdtalk.device import autocast
 from hdtalk.images import resize, shrink, to_images
 from hdtalk.losses.locality import locality_codes, locality_loss
@@ -51,16 +51,14 @@ def encode_pivots(
     """e4e's codes of uint8 crops `[n, 3, R, R]`: float32 `[n, num_ws, 512]` on the encoder's device."""
     device = next(encoder.parameters()).device
     side = getattr(encoder, "input_size", 256)
-    found: list[torch.Tensor] = []
 
-    def work(rows: list[int]) -> None:
+    def work(rows: list[int]) -> torch.Tensor:
         images = resize(to_images(crops[rows], device), side)
         with torch.no_grad(), autocast(device, dtype):
-            found.append(encoder(images).float())
+            return encoder(images).float()
 
     with frozen(encoder):
-        in_batches(list(range(len(crops))), batch_size, work, found.clear)
-    return torch.cat(found)
+        return torch.cat(in_batches(list(range(len(crops))), batch_size, work, device=device)[1])
 
 
 def shared_offset(
@@ -112,8 +110,7 @@ def refine_pivots(
         return _code_gradient(*networks, pivots, offset, targets, wanted, config, dtype, batch_size)
 
     with frozen(generator, perceptual):
-        with torch.no_grad(), autocast(pivots.device, dtype):
-            wanted = [perceptual.features(shrink(target[None], config.perceptual_side)) for target in targets]
+        wanted = _features(perceptual, targets, config, dtype)
         _descend(offset, gradient, config.refine_steps, config.refine_rate * spread, config.batch_size)
     return (pivots + offset).detach()
 
@@ -160,11 +157,11 @@ def tune_generator(
             frames = step_frames(seed, step, batch, len(pivots))
             targets, seen = to_images(read_crops(frames), device), codes.take(frames)
             pixels = None if read_weights is None else torch.from_numpy(read_weights(frames)).to(device)
-            loss, micro_batch = _accumulate(tuned, perceptual, seen, targets, pixels, config, dtype, micro_batch)
+            networks = tuned, weights, perceptual
+            loss, micro_batch = _accumulate(*networks, seen, targets, pixels, config, dtype, micro_batch)
             if config.lambda_locality > 0 and step % config.locality_every == 0:
-                regulariser = _locality(generator, tuned, perceptual, seen[:1].detach(), config, dtype, (seed, step))
-                (config.lambda_locality * config.locality_every * regulariser).backward()
-            if all(torch.isfinite(p.grad).all() for p in weights.values() if p.grad is not None):
+                _add_locality(generator, *networks, seen[:1].detach(), config, dtype, (seed, step))
+            if all_finite([p.grad for p in weights.values() if p.grad is not None]):
                 optimiser.step()
                 codes.step(frames, seen, cosine(step / total) if config.cosine else 1.0)
             else:
@@ -180,15 +177,13 @@ def tune_generator(
 
 def reconstruct(generator: Any, ws: torch.Tensor, batch_size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """The generator's pictures of codes, float32 `[n, 3, R, R]` clamped to [-1, 1]."""
-    made: list[torch.Tensor] = []
 
-    def work(rows: list[int]) -> None:
+    def work(rows: list[int]) -> torch.Tensor:
         with torch.no_grad(), autocast(ws.device, dtype):
-            made.append(generator.synthesise(ws[rows]).float().clamp(-1, 1))
+            return generator.synthesise(ws[rows]).float().clamp(-1, 1)
 
     with frozen(generator):
-        in_batches(list(range(len(ws))), batch_size, work, made.clear)
-    return torch.cat(made)
+        return torch.cat(in_batches(list(range(len(ws))), batch_size, work, device=ws.device)[1])
 
 
 def step_frames(seed: int, step: int, batch: int, num_frames: int) -> np.ndarray:
@@ -215,11 +210,10 @@ def _descend(offset: torch.Tensor, gradient: Callable[[int, int], int], steps: i
 
 
 def _code_gradient(generator, perceptual, spread, pivots, offset, targets, wanted, config, dtype, batch_size) -> int:
-    """Adds the gradient of equation (4)'s pictures to `offset` ([n, ...] or [1, ...]); returns the fitting batch."""
+    """Sets the gradient of equation (4)'s pictures to `offset` ([n, ...] or [1, ...]); returns the fitting batch."""
 
-    def work(rows: list[int]) -> None:
-        moved = offset if len(offset) == 1 else offset[rows]
-        codes = pivots[rows] + moved
+    def work(rows: list[int]) -> torch.Tensor:
+        codes = (pivots[rows] + (offset if len(offset) == 1 else offset[rows])).detach().requires_grad_(True)
         with autocast(pivots.device, dtype):
             images = generator.synthesise(codes)
             taps = perceptual.features(shrink(images, config.perceptual_side))
@@ -231,12 +225,23 @@ def _code_gradient(generator, perceptual, spread, pivots, offset, targets, wante
             lpips = perceptual.distance(taps, target_taps)
         l2 = (images.float() - targets[rows]).square().mean((1, 2, 3))
         pull = (codes - codes.mean(1, keepdim=True)).square().mean((1, 2)) / spread**2
-        (config.lambda_lpips * lpips.float() + config.lambda_l2 * l2 + config.refine_pull * pull).sum().backward()
+        loss = (config.lambda_lpips * lpips.float() + config.lambda_l2 * l2 + config.refine_pull * pull).sum()
+        return torch.autograd.grad(loss, codes)[0]
 
-    def restart() -> None:
-        offset.grad = None
+    batch_size, parts = in_batches(list(range(len(pivots))), batch_size, work, device=pivots.device)
+    gradient = torch.cat(parts)
+    offset.grad = gradient.sum(0, keepdim=True) if len(offset) == 1 else gradient
+    return batch_size
 
-    return in_batches(list(range(len(pivots))), batch_size, work, restart)
+
+def _features(perceptual, images, config, dtype) -> list[list[torch.Tensor]]:
+    """LPIPS taps of every picture."""
+
+    def work(rows: list[int]) -> list[list[torch.Tensor]]:
+        with torch.no_grad(), autocast(images.device, dtype):
+            return [perceptual.features(shrink(images[row : row + 1], config.perceptual_side)) for row in rows]
+
+    return [taps for part in in_batches(list(range(len(images))), 1, work, device=images.device)[1] for taps in part]
 
 
 def _spread(generator) -> float:
@@ -275,45 +280,54 @@ class _Codes:
         return {"codes": self.values, "codes.mean": self.mean, "codes.square": self.square, "codes.count": self.count}
 
 
-def _accumulate(tuned, perceptual, pivots, targets, pixels, config, dtype, batch_size):
-    """Adds the gradient of equation (4) without its locality term; returns its value and the batch size that fitted."""
-    total = 0.0
+def _accumulate(tuned, weights, perceptual, pivots, targets, pixels, config, dtype, batch_size):
+    """Sets the gradient of equation (4) without its locality term, of weights and, if they ask for it, pivots; returns
+    its value and the batch size that fitted."""
+    parameters = list(weights.values())
 
-    def work(rows: list[int]) -> None:
-        nonlocal total
+    def work(rows: list[int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        codes = pivots[rows].detach().requires_grad_(pivots.requires_grad)
         with autocast(pivots.device, dtype):
-            images = tuned.synthesise(pivots[rows])
+            images = tuned.synthesise(codes)
             lpips = _lpips(perceptual, images, targets[rows], config.perceptual_side)
         l2 = (images.float() - targets[rows]).square()
         l2 = (
             l2.mean((1, 2, 3)) if pixels is None else (l2 * pixels[rows]).mean((1, 2, 3)) / pixels[rows].mean((1, 2, 3))
         )
         loss = (config.lambda_lpips * lpips.float() + config.lambda_l2 * l2).sum() / len(pivots)
-        loss.backward()
-        total += loss.item()
+        asked = [*parameters, codes] if pivots.requires_grad else parameters
+        return loss.detach(), list(torch.autograd.grad(loss, asked, allow_unused=True))
 
-    def restart() -> None:
-        nonlocal total
-        total = 0.0
-        tuned.zero_grad()
-        pivots.grad = None
-
-    batch_size = in_batches(list(range(len(pivots))), batch_size, work, restart)
-    return total, batch_size
+    batch_size, parts = in_batches(list(range(len(pivots))), batch_size, work, device=pivots.device)
+    losses, gradients = zip(*parts, strict=True)
+    if pivots.requires_grad:
+        pivots.grad = torch.cat([part.pop() for part in gradients])
+    set_gradients(parameters, gradients)
+    return sum(float(loss) for loss in losses), batch_size
 
 
-def _locality(generator, tuned, perceptual, pivot, config, dtype, seed):
+def _add_locality(generator, tuned, weights, perceptual, pivot, config, dtype, seed) -> None:
+    """Adds the gradient of the locality term, scaled up for the steps that go without it."""
     random = torch.from_numpy(np.random.default_rng(seed).standard_normal((1, generator.z_dim), np.float32))
-    with torch.no_grad(), autocast(pivot.device, dtype):
-        w = generator.mapping(random.to(pivot.device)).float()
-        w = torch.lerp(generator.mean_latent.to(w), w, config.locality_psi)
-        codes = locality_codes(w, pivot, config.locality_alpha)
-        original = generator.synthesise(codes, noise="none")
-    with autocast(pivot.device, dtype):
-        images = tuned.synthesise(codes, noise="none")
-        return locality_loss(
-            images, original, lambda a, b: _lpips(perceptual, a, b, config.perceptual_side).float()
-        ).mean()
+
+    def work(_: list[int]) -> list[torch.Tensor]:
+        with torch.no_grad(), autocast(pivot.device, dtype):
+            w = generator.mapping(random.to(pivot.device)).float()
+            w = torch.lerp(generator.mean_latent.to(w), w, config.locality_psi)
+            codes = locality_codes(w, pivot, config.locality_alpha)
+            original = generator.synthesise(codes, noise="none")
+        with autocast(pivot.device, dtype):
+            images = tuned.synthesise(codes, noise="none")
+            loss = locality_loss(
+                images, original, lambda a, b: _lpips(perceptual, a, b, config.perceptual_side).float()
+            ).mean()
+        loss = config.lambda_locality * config.locality_every * loss
+        return list(torch.autograd.grad(loss, list(weights.values()), allow_unused=True))
+
+    (gradients,) = in_batches([0], 1, work, device=pivot.device)[1]
+    for parameter, gradient in zip(weights.values(), gradients, strict=True):
+        if gradient is not None:
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
 
 def _lpips(perceptual, images, targets, side):
@@ -339,7 +353,6 @@ def _restore(weights, optimiser: torch.optim.Adam, codes: _Codes, arrays: dict[s
                 key: arrays[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in arrays
             }
             optimiser.state[parameter] = {
-                key: torch.from_numpy(np.array(value)).to(parameter.device if value.ndim else "cpu")
-                for key, value in kept.items()
+                key: torch.from_numpy(np.array(value)).to(parameter.device) for key, value in kept.items()
             }
     return arrays["losses"].tolist()

@@ -176,13 +176,8 @@ class _Descent:
         self.batch_size = config.batch_size
         side = frames.crops.shape[-1]
         self.side = min(config.perceptual_side or side, side)
-        self.sources, self.features, self.targets = [], [], []
-        for row in range(len(frames)):
-            image = to_images(frames.crops[row : row + 1], self.device)
-            with torch.no_grad(), autocast(self.device, dtype):
-                self.sources.append(shrink(image, self.side))
-                self.features.append(self.perceptual.features(self.sources[-1]))
-                self.targets.append(self._target(image, row))
+        prepared = in_batches(list(range(len(frames))), 1, self._prepare, device=self.device)[1]
+        self.sources, self.features, self.targets = zip(*(row for part in prepared for row in part), strict=True)
         factor = self.side / side
         scale = [(px + 0.5) * factor - 0.5 for px in (frames.source_px, frames.target_px)]
         hidden = (1 - config.perceptual_mouth) * lower_face_mask(*scale, self.side)
@@ -240,12 +235,21 @@ class _Descent:
     def _gradient(self, coordinates, rows, parts, backward=True) -> np.ndarray:
         """Adds the gradient of the whole objective; returns each frame's value (without the coupling) for `rows`."""
         config = self.config
-        values = np.zeros(len(self.frames), np.float32)
         previous: list[torch.Tensor] | None = None
+        feature_coupled = self.coupled and config.smoothness == "feature"
 
-        def work(batch: list[int]) -> None:
+        def work(batch: list[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
             nonlocal previous
-            offsets = self.space.decode(coordinates[batch])
+            with torch.set_grad_enabled(backward):
+                leaf = coordinates[batch].detach().requires_grad_(backward)
+                total, found, taps = loss(leaf, batch)
+                if feature_coupled:
+                    total = total + config.lambda_feature_smooth * feature_smoothness_loss(taps, previous)
+                    previous = [tap[-1:].detach() for tap in taps]
+                return found, torch.autograd.grad(total, leaf)[0] if backward else None
+
+        def loss(leaf: torch.Tensor, batch: list[int]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+            offsets = self.space.decode(leaf)
             with autocast(self.device, self.dtype):
                 images = self.generator.synthesise(self.frames.pivots[batch] + offsets)
                 heatmaps = self.landmarker.heatmaps(resize(images, LANDMARKER_SIDE))
@@ -255,30 +259,37 @@ class _Descent:
                 wanted = [torch.cat(tap) for tap in zip(*(self.features[i] for i in batch), strict=True)]
                 lpips = self.perceptual.distance(taps, wanted).float()
             fan = landmark_loss(heatmaps, torch.cat([self.targets[i] for i in batch]), self.weights)
-            loss = config.lambda_lpips * lpips + config.lambda_fan * fan
-            loss = loss + config.lambda_mahalanobis * self.space.mahalanobis(coordinates[batch])
-            values[batch] = loss.detach().cpu().numpy()
-            parts["lpips"][batch] = lpips.detach().cpu().numpy()
-            parts["landmarks"][batch] = fan.detach().cpu().numpy()
-            total = loss.sum()
-            if self.coupled and config.smoothness == "feature":
-                total = total + config.lambda_feature_smooth * feature_smoothness_loss(taps, previous)
-                previous = [tap[-1:].detach() for tap in taps]
-            if backward:
-                total.backward()
+            value = config.lambda_lpips * lpips + config.lambda_fan * fan
+            value = value + config.lambda_mahalanobis * self.space.mahalanobis(leaf)
+            return value.sum(), torch.stack([value, lpips, fan]).detach(), taps
 
         def restart() -> None:
             nonlocal previous
             previous = None
-            coordinates.grad = None
 
-        self.batch_size = in_batches(rows, self.batch_size, work, restart)
+        self.batch_size, results = in_batches(
+            rows, self.batch_size, work, restart, device=self.device, in_turn=feature_coupled
+        )
+        values, parts["lpips"][rows], parts["landmarks"][rows] = torch.cat([f for f, _ in results], 1).cpu().numpy()
+        if backward:
+            coordinates.grad = torch.zeros_like(coordinates)
+            coordinates.grad[rows] = torch.cat([gradient for _, gradient in results])
         if backward and self.coupled and config.smoothness == "latent" and config.lambda_smooth > 0:
             ws = self.frames.pivots + self.space.decode(coordinates)
             smoothness = config.lambda_smooth * smoothness_loss(ws, self.before)
             if smoothness.requires_grad:
                 smoothness.backward()
-        return values[rows]
+        return values
+
+    def _prepare(self, rows: list[int]) -> list[tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]]:
+        """Of every frame: its picture at the side that LPIPS sees, LPIPS taps, and target heat maps."""
+        prepared = []
+        for row in rows:
+            image = to_images(self.frames.crops[row : row + 1], self.device)
+            with torch.no_grad(), autocast(self.device, self.dtype):
+                seen = shrink(image, self.side)
+                prepared.append((seen, self.perceptual.features(seen), self._target(image, row)))
+        return prepared
 
     def _target(self, image: torch.Tensor, row: int) -> torch.Tensor:
         """Heat maps that the generated frame shall have, [1, 68, 64, 64]."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hdtalk.config import StitchConfig
-from hdtalk.descent import frozen, in_batches, tunable_copy
+from hdtalk.descent import all_finite, frozen, in_batches, set_gradients, tunable_copy
 from hdtalk.device import autocast
 from hdtalk.errors import UsageError
 from hdtalk.images import resize, shrink, to_crops, to_images
@@ -87,14 +87,11 @@ def stitch_frames(
         if not config.warm_start:
             _assign(weights, original)
         source = to_images(crops[rows], ws.device)
-        with frozen(generator, parser), torch.no_grad(), autocast(ws.device, dtype):
-            edited = generator.synthesise(ws[rows]).float()
-            missed = _missed_detail(generator, source, edited, pivots[rows], config)
-            if lower_face is None:
-                region = parsed_region(parser, source, edited, config.region)
-            else:
-                region = torch.from_numpy(lower_face[rows, 0] > 0.5)
-            masks = region_masks(region.to(ws.device), config.dilation)
+        with frozen(generator, parser):
+            known = None if lower_face is None else torch.from_numpy(lower_face[rows, 0] > 0.5).to(ws.device)
+            given = generator, parser, source, pivots[rows], ws[rows], known
+            edited, missed, region = _before_tuning(*given, config, dtype)
+        masks = region_masks(region, config.dilation)
         parts.append(_stitch_batch(tuned, weights, ws[rows], source - missed, edited, missed, masks, config, dtype))
         if progress is not None:
             progress(min(first + config.batch_size, len(crops)), len(crops))
@@ -142,37 +139,58 @@ def match_border(images: torch.Tensor, source: torch.Tensor, boundary: torch.Ten
     return images + difference / (_blur(boundary, sigma) + 0.05)
 
 
+def _before_tuning(generator, parser, source, pivots, ws, region, config, dtype) -> list[torch.Tensor]:
+    """The untuned edit, the detail that inversion missed, and the region: the given one, or what the parser finds."""
+
+    def work(rows: list[int]) -> tuple[torch.Tensor, ...]:
+        with torch.no_grad(), autocast(ws.device, dtype):
+            edited = generator.synthesise(ws[rows]).float()
+            missed = _missed_detail(generator, source[rows], edited, pivots[rows], config)
+            if region is not None:
+                return edited, missed, region[rows]
+            return edited, missed, parsed_region(parser, source[rows], edited, config.region)
+
+    parts = in_batches(list(range(len(ws))), len(ws), work, device=ws.device)[1]
+    return [torch.cat(part) for part in zip(*parts, strict=True)]
+
+
 def _stitch_batch(tuned, weights, ws, source, edited, missed, masks, config, dtype) -> Stitched:
     """`source`: what the generator shall show at the boundary; `missed`: what is added to its picture in the end."""
     optimiser = torch.optim.Adam(weights.values(), lr=config.learning_rate)
     batch_size, borders, taken = len(ws), [], 0
-    border = torch.zeros(len(ws))
+    parameters, everything = list(weights.values()), list(range(len(ws)))
 
-    def work(rows: list[int], backward: bool = True) -> None:
+    def paint(rows: list[int]) -> torch.Tensor:
         with autocast(ws.device, dtype):
-            images = tuned.synthesise(ws[rows]).float()
-        loss, parts = stitching_loss(
-            images, source[rows], edited[rows], masks.boundary[rows], masks.inside[rows], config.lambda_mask
-        )
-        border[rows] = parts.detach().cpu()
-        if backward:
-            (loss.sum() / len(ws)).backward()
+            return tuned.synthesise(ws[rows]).float()
+
+    def loss(images: torch.Tensor, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        given = images, source[rows], edited[rows], masks.boundary[rows], masks.inside[rows]
+        return stitching_loss(*given, config.lambda_mask)
+
+    def work(rows: list[int]) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        value, border = loss(paint(rows), rows)
+        gradients = torch.autograd.grad(value.sum() / len(ws), parameters, allow_unused=True)
+        return border.detach(), list(gradients)
+
+    def finish(rows: list[int]) -> torch.Tensor:
+        with torch.no_grad():
+            return paint(rows)
 
     for _ in range(config.steps):
-        optimiser.zero_grad()
-        batch_size = in_batches(list(range(len(ws))), batch_size, work, optimiser.zero_grad)
-        borders.append(border.clone())
-        if border.max() < config.border_threshold:
+        batch_size, parts = in_batches(everything, batch_size, work, device=ws.device)
+        borders.append(torch.cat([border for border, _ in parts]).cpu())
+        if borders[-1].max() < config.border_threshold:
             break
-        if not all(torch.isfinite(w.grad).all() for w in weights.values() if w.grad is not None):
+        set_gradients(parameters, [gradients for _, gradients in parts])
+        if not all_finite([w.grad for w in parameters if w.grad is not None]):
             log.warning("a step of the stitching tuning was not finite; these frames keep what they had")
             break
         optimiser.step()
         taken += 1
     with torch.no_grad():
-        in_batches(list(range(len(ws))), batch_size, lambda rows: work(rows, backward=False), lambda: None)
-        with autocast(ws.device, dtype):
-            images = tuned.synthesise(ws).float()
+        images = torch.cat(in_batches(everything, batch_size, finish, device=ws.device)[1])
+        border = loss(images, everything)[1].cpu()
         images = images + missed
         if config.match_colour:
             images = match_border(images, source + missed, masks.boundary)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hdtalk.generators.base import NoiseMode
-from stylegan2_ops import fused_leaky_relu, modulated_conv2d, upfirdn2d
+from stylegan2_ops import build, fused_leaky_relu, modulated_conv2d, upfirdn2d, upfirdn2d_bias_act
 
 FORMS = ("shared", "grouped")
 SMALLEST, LARGEST = 16, 1024
@@ -190,7 +190,8 @@ class _ModulatedConv(nn.Module):
         self.up, self.gain = up, 1 / sqrt(in_channels * kernel_size**2)
 
     def shared(self, x, w):
-        """Convolution of the scaled input, and the demodulation [N, Cout] that its output still lacks."""
+        """Convolution of the scaled input, and the demodulation [N, Cout] that its output still lacks, as it lacks the
+        filter where it upsamples."""
         styles = self.modulation(w) * self.gain
         weight = self.weight[0]
         if x.dtype == torch.float16:
@@ -202,8 +203,7 @@ class _ModulatedConv(nn.Module):
         x = _scale(x, styles)
         if not self.up:
             return F.conv2d(x, weight.to(x.dtype), padding=1), demodulation
-        x = F.conv_transpose2d(x, weight.to(x.dtype).transpose(0, 1), stride=2)
-        return _filter(x, self.blur.kernel), demodulation
+        return F.conv_transpose2d(x, weight.to(x.dtype).transpose(0, 1), stride=2), demodulation
 
     def grouped(self, x, w, demodulate):
         return modulated_conv2d(
@@ -247,9 +247,17 @@ class _StyledConv(nn.Module):
                 x = x + (self.noise.weight * noise).to(x.dtype)
             x = fused_leaky_relu(x, self.activate.bias)
         else:
+            x, demodulation = self.conv.shared(x, w)
+            if build.extension_for(x, "auto") is not None:  # one kernel for all that follows the convolution
+                return upfirdn2d_bias_act(
+                    x, self.conv.blur.kernel if self.conv.up else None, self.activate.bias, scale=demodulation,
+                    noise=None if noise is None else noise * self.noise.weight, padding=1 if self.conv.up else 0,
+                    clamp=self.clamp,
+                )  # fmt: skip
+            if self.conv.up:
+                x = _filter(x, self.conv.blur.kernel)
             # The leaky ReLU is positively homogeneous: its gain moves into the small factors before it, and
             # demodulation, noise and bias are then one pass over the images.
-            x, demodulation = self.conv.shared(x, w)
             x = _scale(x, demodulation * sqrt(2), self._offset(noise) * sqrt(2))
             x = F.leaky_relu(x, 0.2)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
@@ -310,16 +318,11 @@ def _scale(x, scale, offset=None):
 
 
 def _filter(x, kernel):
-    """The blur behind upsampling. Depthwise correlation on the CPU; flips turn it into the convolution that the filter
-    is defined by."""
-    if x.is_cuda:
-        return upfirdn2d(x, kernel, padding=1)
+    """Depthwise correlation; flips turn it into the convolution that the filter is defined by."""
     weight = kernel.flip(0, 1).to(x.dtype).expand(x.shape[1], 1, -1, -1)
     return F.conv2d(x, weight, padding=1, groups=x.shape[1])
 
 
 def _upsample(image, kernel):
-    if image.is_cuda:
-        return upfirdn2d(image, kernel, up=2, padding=(2, 1, 2, 1))
     weight = kernel.to(image.dtype).expand(image.shape[1], 1, -1, -1)
     return F.conv_transpose2d(image, weight, stride=2, padding=1, groups=image.shape[1])

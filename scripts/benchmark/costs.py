@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -10,6 +11,7 @@ from hdtalk.config import EditConfig
 from hdtalk.descent import frozen
 from hdtalk.device import autocast
 from hdtalk.images import resize, shrink
+from stylegan2_ops import build
 
 from . import plain
 from .machine import count_flops, median_seconds
@@ -54,6 +56,16 @@ def by_resolution(networks, config, device, dtype, repeats: int) -> dict[str, fl
         step = _generator_step(networks.generator, ws, device, dtype, side)
         found[str(side)] = 1e3 * median_seconds(step, device, repeats) / len(ws)
         side *= 2
+    return found
+
+
+def kernels(networks, config, device, dtype, repeats: int) -> dict[str, float]:
+    """Milliseconds per frame of the generator's forward and backward pass with and without the fused kernels."""
+    ws, found = _codes(networks, config.optimise.batch_size, device), {}
+    step = _generator_step(networks.generator, ws, device, dtype, networks.resolution)
+    found["fused"] = 1e3 * median_seconds(step, device, repeats) / len(ws)
+    with mock.patch.object(build, "extension_for", lambda x, impl: None):
+        found["separate"] = 1e3 * median_seconds(step, device, repeats) / len(ws)
     return found
 
 

@@ -73,6 +73,7 @@ def to_text(found: dict[str, Any]) -> str:
         "by_batch_ms": "B's step, ms per frame, by batch",
         "by_resolution_ms": "B's generator, ms per frame, by the side at which it stops",
         "by_length_s": "whole run of B, s, by frames",
+        "kernels_ms": "B's generator, ms per frame, what follows a convolution",
     }.items():
         if key in found:
             lines.append(f"{label}: " + ", ".join(f"{k}: {_number(v)}" for k, v in found[key].items()))

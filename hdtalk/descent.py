@@ -90,7 +90,7 @@ def set_gradients(parameters: Sequence[torch.nn.Parameter], parts: Sequence[Sequ
 
 def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
     """Whether there is neither nan nor infinity in any of them; the device is waited for once."""
-    return bool(torch.stack(torch._foreach_norm(list(tensors), torch.inf)).isfinite().all())
+    return bool(torch.stack(torch._foreach_norm(list(tensors))).isfinite().all())
 
 
 def tunable_copy(generator: torch.nn.Module) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter]]:

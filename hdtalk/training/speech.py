@@ -96,10 +96,6 @@ class SpeechTask(Task):
         weights = speaking[:, centre] + 1e-3
         return codes, weights / weights.sum(1, keepdim=True)
 
-    def report(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Numbers to log, in one transfer from the device."""
-        return dict(zip(losses, torch.stack([loss.detach() for loss in losses.values()]).tolist(), strict=True))
-
     def tensor(self, array) -> torch.Tensor:
         return torch.as_tensor(np.asarray(array, np.float32)).to(self.device)
 
@@ -127,7 +123,7 @@ class EmotionTask(SpeechTask):
         single = functional.cross_entropy(classify(codes).flatten(0, 1), labels.repeat_interleave(codes.shape[1]))
         place = functional.mse_loss(mean, self.places[takes])
         self.update(whole + 0.2 * single + 10 * place)
-        return self.report({"cross_entropy": whole, "per_window": single, "place": place})
+        return {"cross_entropy": whole, "per_window": single, "place": place}
 
     def validate(self, averages):
         codes = take_codes(averages["model"], self.validation, self.device)
@@ -178,14 +174,12 @@ class DisentangleTask(SpeechTask):
         found = self.adversary(content.transpose(0, 1).flatten(0, 1), self.adversary_weight)
         loss_leak = functional.cross_entropy(found, self.bank.emotion[pair.T.flatten()])
         self.update(loss_reconstruction + loss_content + 2 * loss_emotion + 20 * loss_place + loss_leak)
-        return self.report(
-            {
-                "reconstruction": loss_reconstruction / 4,
-                "content": loss_content,
-                "emotion": loss_emotion,
-                "leak": loss_leak,
-            }
-        )
+        return {
+            "reconstruction": loss_reconstruction / 4,
+            "content": loss_content,
+            "emotion": loss_emotion,
+            "leak": loss_leak,
+        }
 
     def _match(self) -> None:
         """Which rows of two takes of one sentence belong together: all takes of a group on one take's time."""
@@ -284,7 +278,7 @@ class AlignmentTask(SpeechTask):
         aligned = self.model.alignment(self.tensor(pose), self.tensor(face))
         loss = ((aligned - target) ** 2 * self.tensor(LANDMARK_WEIGHTS)[:, None]).mean()
         self.update(100 * loss)
-        return self.report({"loss": loss})
+        return {"loss": loss}
 
     def validate(self, averages):
         rng = np.random.default_rng(3)
@@ -333,7 +327,8 @@ class PredictorTask(SpeechTask):
         n, bank = self.config.batch_size, self.bank
         chosen = rng.integers(len(self.takes), size=n)
         takes = torch.from_numpy(chosen).to(self.device)
-        starts, sounds = bank.draw_starts(takes, CROP_FRAMES), bank.draw_sounds(takes)
+        start = bank.draw_starts(chosen, CROP_FRAMES, rng)
+        starts, sounds = torch.from_numpy(start).to(self.device), bank.draw_sounds(takes)
         rows, speaking = self.hear(bank, sounds, starts, CROP_FRAMES, 0.75)
         truth, neutral = bank.truth(takes, starts, CROP_FRAMES), bank.neutral[takes].unflatten(-1, (68, 2))
         neutral = neutral + 0.01 * torch.randn_like(neutral)
@@ -344,12 +339,12 @@ class PredictorTask(SpeechTask):
         predicted, _ = self.model.landmark_predictor(neutral, content, code[:, None].expand(-1, CROP_FRAMES, -1))
         losses = displacement_losses(predicted, truth)
         if self.alignment is not None:
-            losses["aligned"] = 100 * self._aligned_loss(chosen, starts, neutral, predicted, rng)
+            losses["aligned"] = 100 * self._aligned_loss(chosen, start, neutral, predicted, rng)
         found = self.adversary(content, self.adversary_weight)
         losses["leak"] = 0.1 * functional.cross_entropy(found, bank.emotion[takes])
         losses["size"] = 0.01 * content.square().mean()  # against the adversary, codes would grow without end
         self.update(sum(losses.values()))
-        return self.report(losses)
+        return losses
 
     @torch.no_grad()
     def _codes(self, takes, rows, speaking):
@@ -365,9 +360,8 @@ class PredictorTask(SpeechTask):
             code = torch.where(own, (codes * weights).sum(1) / weights.sum(1), code)
         return code
 
-    def _aligned_loss(self, chosen, starts, neutral, predicted, rng):
+    def _aligned_loss(self, chosen, start, neutral, predicted, rng):
         assert self.alignment is not None
-        start = starts.cpu().numpy()
         pose, frame = self.views.poses(chosen, start, start + CROP_FRAMES, rng)
         frame = torch.from_numpy(np.clip(frame - start, 0, CROP_FRAMES - 1)).to(self.device)
         face = neutral + predicted[torch.arange(len(chosen), device=self.device), frame]

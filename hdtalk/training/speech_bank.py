@@ -24,7 +24,8 @@ class SpeechBank:
         self.silent_row = self._on(np.concatenate([sounds[0].silent_row, SILENT_PROSODY]))
         self.num_sounds, self.first_sound = self._spans([len(take.sounds) for take in takes])
         shown = [take.displacement for take in takes]
-        self.num_frames, self.first_frame = self._spans([0 if d is None else len(d) for d in shown])
+        self.frame_counts = np.array([0 if d is None else len(d) for d in shown])
+        self.num_frames, self.first_frame = self._spans(self.frame_counts.tolist())
         frames = [d.reshape(-1, 136) for d in shown if d is not None]
         self.displacement = self._on(np.concatenate(frames or [np.zeros((1, 136))]))
         self.neutral = self._on([np.zeros(136) if t.neutral is None else t.neutral.ravel() for t in takes])
@@ -41,10 +42,10 @@ class SpeechBank:
         version = torch.where(torch.rand(len(takes), device=self.device) < clean, 0, version)
         return self.first_sound[takes] + version
 
-    def draw_starts(self, takes: torch.Tensor, num_frames: int, beyond: int = 8) -> torch.Tensor:
+    def draw_starts(self, takes: np.ndarray, num_frames: int, rng: np.random.Generator, beyond: int = 8) -> np.ndarray:
         """First frames `[N]` of stretches that lie within each take, or up to `beyond` frames outside."""
-        last = (self.num_frames[takes] - num_frames + beyond).clamp(min=1 - beyond)
-        return _below(last + beyond) - beyond
+        lengths = self.frame_counts[takes]
+        return rng.integers(-beyond, np.maximum(1 - beyond, lengths - num_frames + beyond))
 
     def stretch(self, sounds: torch.Tensor, first_row: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """`[N, length, 15]` rows of the sounds from `first_row` `[N]` on, silence beyond their ends; and bool

@@ -14,6 +14,10 @@ from hdtalk.config import EditConfig
 from hdtalk.errors import HDTalkError, ResourceError, Stopped, UsageError, WeightsError
 from hdtalk.options import CHOICES
 
+# Threads that wait leave their cores to others: on a busy machine waiting at full speed costs many times the work
+# itself. The library that PyTorch brings reads this when PyTorch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 class HDTalkGroup(click.Group):
     """Turns HDTalk's errors into one line on stderr and their exit code; --debug shows the traceback instead."""

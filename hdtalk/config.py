@@ -73,7 +73,7 @@ class InvertConfig:
 
     chunk_frames: int = 32
     shared_steps: int = 40  # optimisation steps on one offset of all pivots before the generator is tuned
-    refine_steps: int = 8  # and on each pivot
+    refine_steps: int = 6  # and on each pivot
     refine_rate: float = 0.05  # step size of both, in standard deviations of w
     refine_pull: float = 1e-3  # of each pivot's layers towards their mean
     pivot_rate: float = 0.03  # step size of the pivots while the generator is tuned, in the same unit; 0: they stay
@@ -108,14 +108,15 @@ class OptimiseConfig:
     target_heatmaps: str = "shifted"  # the source frame's own maps, moved to the targets | gaussian
     sigma_cells: float = 1.0  # of the Gaussians, as in the landmark nets' training
     latent_space: str = "shot"  # shot: directions of the shot's own codes | whitened: of the generator's w | w+: free
-    components: int = 48  # of the first two
+    components: int = 80  # of the first two
     layer_groups: str = "shared"  # shared: one offset for all layers | coarse: for those to 64 px | thirds | per-layer
     lambda_mahalanobis: float = 2e-4  # on the squared length of the whitened offset
     perceptual_mouth: float = 0.0  # weight of LPIPS where the source's mouth and jaw are, wrong by definition
-    learning_rate: float = 0.1
-    cosine: bool = True
-    steps: int = 40
-    warm_steps: int = 10  # for frames that start from solved ones
+    optimiser: str = "l-bfgs"  # l-bfgs: each frame with its own curvature and step length | adam
+    learning_rate: float = 0.1  # of Adam; of L-BFGS, the root mean square of a first step's coordinates
+    cosine: bool = True  # Adam's rate falls to zero; otherwise it is constant
+    steps: int = 6
+    warm_steps: int = 5  # for frames that start from solved ones
     anchors: int = 16  # frames with unlike targets that are solved first; the others start from them; 0: none
     joint: bool = True  # all frames of a chunk at once, smooth to both sides; otherwise one after the other
     chunk_frames: int = 32
@@ -190,6 +191,7 @@ PAPER = {
         "latent_space": "w+",
         "lambda_mahalanobis": 0.0,
         "perceptual_mouth": 1.0,
+        "optimiser": "adam",
         "learning_rate": 1e-3,
         "cosine": False,
         "steps": 300,

@@ -19,6 +19,7 @@ from hdtalk.errors import ResourceError
 log = logging.getLogger(__name__)
 
 MAX_WORKERS = 4
+BYTES_PER_PIXEL = 2000  # of what the full generator keeps for its backward pass
 
 
 def cosine(share: float) -> float:
@@ -66,6 +67,15 @@ def in_batches(
         log.warning("memory ran out; going on with batches of %d", size)
 
 
+def roomy_batch(batch_size: int, device: torch.device, side: int) -> int:
+    """Frames to work on at once where the result does not depend on it. On a GPU, where small batches leave it waiting
+    for the next kernel, as many pictures of this side as half of the free memory holds, up to 32."""
+    if device.type != "cuda":
+        return batch_size
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(batch_size, min(32, int(free / 2 / (BYTES_PER_PIXEL * side**2))))
+
+
 @dataclass(frozen=True)
 class _Workers:
     count: int
@@ -79,6 +89,77 @@ def _workers(cores: int) -> _Workers | None:
     if count == 1:
         return None
     return _Workers(count, ThreadPoolExecutor(count, "hdtalk", lambda: torch.set_num_threads(cores // count)))
+
+
+class QuasiNewton:
+    """L-BFGS on many small problems side by side: each has its own memory, step length and decisions, and nothing of it
+    waits for the device. `ask` for points, `tell` what was found there, in turns, beginning with `tell` at the start.
+
+    `best` `[n, ...]`: the best points so far. A point that is no better, or not finite, is taken back and its problem's
+    next step is shorter; no step is longer than the problem's radius, at first `radius`, at most `REACH` times that.
+    """
+
+    MEMORY, REACH, LONGER, SHORTER = 8, 3.0, 2.0, 0.3
+
+    def __init__(self, start: torch.Tensor, radius: float):
+        self.shape = start.shape
+        self._best = self._trial = start.detach().flatten(1).clone()
+        n = len(start)
+        self.value = start.new_full((n,), torch.inf)
+        self._gradient = torch.zeros_like(self._best)
+        self._radius, self._largest = start.new_full((n, 1), radius), self.REACH * radius
+        self._memory: list[
+            tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+        ] = []  # step, its change of gradient, 1 / dot
+        self._scale = start.new_zeros(n, 1)  # of the inverse Hessian; 0: nothing known yet
+        self._begun = False
+
+    @property
+    def best(self) -> torch.Tensor:
+        return self._best.reshape(self.shape)
+
+    def ask(self) -> torch.Tensor:
+        """Where to look next, `[n, ...]`."""
+        q, shares = self._gradient.clone(), []
+        for step, change, inverse in reversed(self._memory):
+            shares.append(inverse * (step * q).sum(1, keepdim=True))
+            q -= shares[-1] * change
+        unknown = self._radius / q.norm(dim=1, keepdim=True).clamp_min(1e-20)
+        q *= torch.where(self._scale > 0, self._scale, unknown)
+        for (step, change, inverse), share in zip(self._memory, reversed(shares), strict=True):
+            q += step * (share - inverse * (change * q).sum(1, keepdim=True))
+        self._trial = self._best - q * (self._radius / q.norm(dim=1, keepdim=True).clamp_min(1e-20)).clamp_max(1)
+        return self._trial.reshape(self.shape)
+
+    def tell(self, values: torch.Tensor, gradients: torch.Tensor | None = None) -> torch.Tensor:
+        """Values `[n]` and gradients (none after the last step) at the points asked for. Returns bool `[n]`: which of
+        them are the best so far."""
+        finite = values.isfinite()
+        if gradients is not None:
+            gradients = gradients.flatten(1)
+            finite = finite & gradients.isfinite().all(1)
+            gradients = torch.where(finite[:, None], gradients, 0)
+        better = finite & (values < self.value)
+        kept = better[:, None]
+        if gradients is not None:
+            if self._begun:
+                self._learn(gradients, finite[:, None])
+                self._radius = torch.where(
+                    kept, (self._radius * self.LONGER).clamp_max(self._largest), self._radius * self.SHORTER
+                )
+            self._gradient = torch.where(kept, gradients, self._gradient)
+        self._begun = True
+        self._best = torch.where(kept, self._trial, self._best)
+        self.value = torch.where(better, values, self.value)
+        return better
+
+    def _learn(self, gradients: torch.Tensor, finite: torch.Tensor) -> None:
+        step, change = self._trial - self._best, gradients - self._gradient
+        dot, square = (step * change).sum(1, keepdim=True), change.square().sum(1, keepdim=True)
+        useful = finite & (dot > 1e-6 * (square * step.square().sum(1, keepdim=True)).sqrt())  # curved upwards
+        inverse = torch.where(useful, 1 / dot, 0)
+        self._memory = [*self._memory, (step, change, inverse)][-self.MEMORY :]
+        self._scale = torch.where(useful, dot / square, self._scale)
 
 
 def set_gradients(parameters: Sequence[torch.nn.Parameter], parts: Sequence[Sequence[torch.Tensor | None]]) -> None:

@@ -11,7 +11,16 @@ import torch
 from torch import nn
 
 from hdtalk.config import InvertConfig
-from hdtalk.descent import all_finite, cosine, frozen, in_batches, set_gradients, tunable_copy
+from hdtalk.descent import (
+    QuasiNewton,
+    all_finite,
+    cosine,
+    frozen,
+    in_batches,
+    roomy_batch,
+    set_gradients,
+    tunable_copy,
+)
 from hdtalk.device import autocast
 from hdtalk.images import resize, shrink, to_images
 from hdtalk.losses.locality import locality_codes, locality_loss
@@ -20,6 +29,7 @@ log = logging.getLogger(__name__)
 
 DEFAULTS = InvertConfig()
 
+REFINE_REACH = 1.5  # first step of the pivots' own refinement, in `refine_rate`s
 MOVING_PIVOTS = 1000  # shots of more frames keep their pivots: each would be seen too rarely
 
 ReadWeights = Callable[[np.ndarray], np.ndarray]  # frame numbers [n] -> float32 pixel weights [n, 1, R, R]
@@ -57,6 +67,7 @@ def encode_pivots(
         with torch.no_grad(), autocast(device, dtype):
             return encoder(images).float()
 
+    batch_size = roomy_batch(batch_size, device, side)
     with frozen(encoder):
         return torch.cat(in_batches(list(range(len(crops))), batch_size, work, device=device)[1])
 
@@ -77,15 +88,20 @@ def shared_offset(
     """
     offset = torch.zeros_like(pivots[:1], requires_grad=True)
     batch, spread = min(config.batch_size, len(pivots)), _spread(generator)
-
-    def gradient(step: int, batch_size: int) -> int:
-        frames = step_frames(seed, step, batch, len(pivots))
-        targets = to_images(read_crops(frames), pivots.device)
-        networks = generator, perceptual, spread
-        return _code_gradient(*networks, pivots[frames], offset, targets, None, config, dtype, batch_size)
-
+    fitting, rate = batch, config.refine_rate * spread
+    optimiser = torch.optim.Adam([offset], lr=rate, betas=(0.9, 0.99))
     with frozen(generator, perceptual):
-        _descend(offset, gradient, config.shared_steps, config.refine_rate * spread, config.batch_size)
+        for step in range(config.shared_steps):
+            optimiser.param_groups[0]["lr"] = rate * cosine(step / config.shared_steps)
+            frames = step_frames(seed, step, batch, len(pivots))
+            given = pivots[frames] + offset.detach(), to_images(read_crops(frames), pivots.device), None
+            _, gradient, fitting = _picture_loss(generator, perceptual, spread, *given, config, dtype, fitting)
+            assert gradient is not None
+            if not all_finite([gradient]):
+                log.warning("step %d towards the shared offset was not finite and is left out", step)
+                continue
+            offset.grad = gradient.sum(0, keepdim=True)
+            optimiser.step()
     return offset.detach()
 
 
@@ -100,19 +116,21 @@ def refine_pivots(
     """Moves each pivot of consecutive crops a little, so that the untuned generator already shows each frame's mouth.
 
     LPIPS and L2 as in equation (4) over the codes, and a pull of every layer towards the frame's mean code, which keeps
-    them editable. `config.refine_steps` Adam steps on a falling rate. Shapes as in `encode_pivots`.
+    them editable. `config.refine_steps` steps of L-BFGS. Shapes as in `encode_pivots`.
     """
-    offset = torch.zeros_like(pivots, requires_grad=True)
     targets, spread = to_images(crops, pivots.device), _spread(generator)
-
-    def gradient(_: int, batch_size: int) -> int:
-        networks = generator, perceptual, spread
-        return _code_gradient(*networks, pivots, offset, targets, wanted, config, dtype, batch_size)
-
+    search = QuasiNewton(pivots, REFINE_REACH * config.refine_rate * spread * pivots[0].numel() ** 0.5)
+    batch, codes = roomy_batch(config.batch_size, pivots.device, crops.shape[-1]), pivots
     with frozen(generator, perceptual):
         wanted = _features(perceptual, targets, config, dtype)
-        _descend(offset, gradient, config.refine_steps, config.refine_rate * spread, config.batch_size)
-    return (pivots + offset).detach()
+        for step in range(config.refine_steps + 1):
+            given, last = (codes, targets, wanted), step == config.refine_steps
+            values, gradient, batch = _picture_loss(
+                generator, perceptual, spread, *given, config, dtype, batch, backward=not last
+            )
+            search.tell(values, gradient)
+            codes = search.best if last else search.ask()
+    return codes.detach()
 
 
 def tune_generator(
@@ -195,43 +213,32 @@ def step_frames(seed: int, step: int, batch: int, num_frames: int) -> np.ndarray
     return np.array([orders[int(p // num_frames)][p % num_frames] for p in positions])
 
 
-def _descend(offset: torch.Tensor, gradient: Callable[[int, int], int], steps: int, rate: float, batch: int) -> None:
-    """Adam on an offset of codes. `gradient(step, batch size)` adds to its gradient, returns the size that fitted."""
-    optimiser = torch.optim.Adam([offset], lr=rate, betas=(0.9, 0.99))
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = rate * cosine(step / steps)
-        optimiser.zero_grad()
-        batch = gradient(step, batch)
-        assert offset.grad is not None
-        if not torch.isfinite(offset.grad).all():
-            log.warning("a pivot's gradient is not finite at step %d; that pivot rests", step)
-            offset.grad.nan_to_num_(0.0, 0.0, 0.0)
-        optimiser.step()
+def _picture_loss(
+    generator, perceptual, spread, codes, targets, wanted, config, dtype, batch_size, backward=True
+) -> tuple[torch.Tensor, torch.Tensor | None, int]:
+    """LPIPS and L2 of equation (4), and the pull of a code's layers to their mean: (values `[n]`, gradient, the batch
+    size that fitted)."""
 
+    def work(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        with torch.set_grad_enabled(backward):
+            ws = codes[rows].detach().requires_grad_(backward)
+            with autocast(codes.device, dtype):
+                images = generator.synthesise(ws)
+                taps = perceptual.features(shrink(images, config.perceptual_side))
+                if wanted is None:
+                    with torch.no_grad():
+                        target_taps = perceptual.features(shrink(targets[rows], config.perceptual_side))
+                else:
+                    target_taps = [torch.cat(tap) for tap in zip(*(wanted[row] for row in rows), strict=True)]
+                lpips = perceptual.distance(taps, target_taps)
+            l2 = (images.float() - targets[rows]).square().mean((1, 2, 3))
+            pull = (ws - ws.mean(1, keepdim=True)).square().mean((1, 2)) / spread**2
+            loss = config.lambda_lpips * lpips.float() + config.lambda_l2 * l2 + config.refine_pull * pull
+            return loss.detach(), torch.autograd.grad(loss.sum(), ws)[0] if backward else None
 
-def _code_gradient(generator, perceptual, spread, pivots, offset, targets, wanted, config, dtype, batch_size) -> int:
-    """Sets the gradient of equation (4)'s pictures to `offset` ([n, ...] or [1, ...]); returns the fitting batch."""
-
-    def work(rows: list[int]) -> torch.Tensor:
-        codes = (pivots[rows] + (offset if len(offset) == 1 else offset[rows])).detach().requires_grad_(True)
-        with autocast(pivots.device, dtype):
-            images = generator.synthesise(codes)
-            taps = perceptual.features(shrink(images, config.perceptual_side))
-            if wanted is None:
-                with torch.no_grad():
-                    target_taps = perceptual.features(shrink(targets[rows], config.perceptual_side))
-            else:
-                target_taps = [torch.cat(tap) for tap in zip(*(wanted[row] for row in rows), strict=True)]
-            lpips = perceptual.distance(taps, target_taps)
-        l2 = (images.float() - targets[rows]).square().mean((1, 2, 3))
-        pull = (codes - codes.mean(1, keepdim=True)).square().mean((1, 2)) / spread**2
-        loss = (config.lambda_lpips * lpips.float() + config.lambda_l2 * l2 + config.refine_pull * pull).sum()
-        return torch.autograd.grad(loss, codes)[0]
-
-    batch_size, parts = in_batches(list(range(len(pivots))), batch_size, work, device=pivots.device)
-    gradient = torch.cat(parts)
-    offset.grad = gradient.sum(0, keepdim=True) if len(offset) == 1 else gradient
-    return batch_size
+    batch_size, parts = in_batches(list(range(len(codes))), batch_size, work, device=codes.device)
+    values, gradients = zip(*parts, strict=True)
+    return torch.cat(values), torch.cat(gradients) if backward else None, batch_size
 
 
 def _features(perceptual, images, config, dtype) -> list[list[torch.Tensor]]:

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
 from hdtalk.config import OptimiseConfig
-from hdtalk.descent import cosine, frozen, in_batches
+from hdtalk.descent import QuasiNewton, all_finite, cosine, frozen, in_batches, roomy_batch
 from hdtalk.device import autocast
 from hdtalk.errors import UsageError
 from hdtalk.images import resize, shrink, to_images
@@ -173,7 +173,7 @@ class _Descent:
         self.before, self.coupled = before, coupled
         self.device = frames.pivots.device
         self.weights = landmark_weights(config.mouth_weight, config.eyes_weight).to(self.device)
-        self.batch_size = config.batch_size
+        self.batch_size = roomy_batch(config.batch_size, self.device, frames.crops.shape[-1])
         side = frames.crops.shape[-1]
         self.side = min(config.perceptual_side or side, side)
         prepared = in_batches(list(range(len(frames))), 1, self._prepare, device=self.device)[1]
@@ -184,8 +184,65 @@ class _Descent:
         self.hidden = torch.from_numpy(hidden).to(self.device)
 
     def run(self, coordinates: torch.Tensor, steps: int, progress: Progress | None) -> Solution:
+        known = {"l-bfgs": self._quasi_newton, "adam": self._adam}
+        if self.config.optimiser not in known:
+            raise UsageError(f"optimiser {self.config.optimiser!r}: unknown. Known: {', '.join(known)}.")
+        return known[self.config.optimiser](coordinates.detach().clone(), steps, progress)
+
+    def _quasi_newton(self, coordinates: torch.Tensor, steps: int, progress: Progress | None) -> Solution:
         config, n = self.config, len(self.frames)
-        coordinates = coordinates.detach().clone().requires_grad_(True)
+        search = QuasiNewton(coordinates, config.learning_rate * coordinates[0].numel() ** 0.5)
+        history = np.full((steps + 1, n), np.inf, np.float32)
+        names = ("total", "lpips", "landmarks")
+        found = {name: np.zeros(n, np.float32) for name in names}
+        taken, active, point = np.zeros(n, int), np.ones(n, bool), coordinates
+        for step in range(steps + 1):
+            rows = np.flatnonzero(active).tolist()
+            if not rows:
+                break
+            last, parts = step == steps, {name: value.copy() for name, value in found.items()}
+            values, gradient = self._everything(point, rows, parts, backward=not last)
+            if not all_finite([values[rows]] if gradient is None else [values[rows], gradient[rows]]):
+                log.warning("a step was not finite: taken back")
+            better = search.tell(values, gradient).cpu().numpy()
+            if not step:
+                better[:] = True
+            for name in names:
+                found[name] = np.where(better, parts[name], found[name])
+            history[step] = found["total"]
+            if last:
+                break
+            point = search.ask()
+            taken[rows] += 1
+            if config.plateau > 0 and step + 1 > config.patience:
+                active &= history[step] < history[step - config.patience] * (1 - config.plateau)
+            if progress is not None:
+                progress(int((step + 1) / steps * n), n)
+        with torch.no_grad():
+            ws = self.frames.pivots + self.space.decode(search.best)
+        return Solution(ws, search.best, {**found, "start": history[0]}, taken)
+
+    def _everything(self, coordinates, rows, parts, backward) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Each frame's value, its share of the smoothness with it, infinite for those that rest, and the gradient."""
+        config = self.config
+        coordinates = coordinates.detach().requires_grad_(backward)
+        parts["total"][rows] = self._gradient(coordinates, rows, parts, backward)
+        values = torch.full((len(self.frames),), torch.inf)
+        values[rows] = torch.from_numpy(parts["total"][rows])
+        values = values.to(self.device)
+        if self.coupled and config.smoothness == "latent" and config.lambda_smooth > 0:
+            with torch.no_grad():
+                ws = self.frames.pivots + self.space.decode(coordinates)
+                pairs = config.lambda_smooth * ws.diff(dim=0).square().sum((1, 2))
+                values[1:] += pairs / 2  # of every pair a half to each of the two
+                values[:-1] += pairs / 2
+                if self.before is not None:
+                    values[0] += config.lambda_smooth * (ws[0] - self.before).square().sum()
+        return values, coordinates.grad
+
+    def _adam(self, coordinates: torch.Tensor, steps: int, progress: Progress | None) -> Solution:
+        config, n = self.config, len(self.frames)
+        coordinates = coordinates.requires_grad_(True)
         optimiser = torch.optim.Adam(
             [coordinates], lr=config.learning_rate, betas=(0.9, 0.99 if config.cosine else 0.999)
         )

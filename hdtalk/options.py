@@ -24,6 +24,7 @@ CHOICES = {
     "faces.on_missing": ("keep", "interpolate", "fail"),
     "optimise.latent_space": ("shot", "whitened", "w+"),
     "optimise.layer_groups": ("shared", "coarse", "thirds", "per-layer"),
+    "optimise.optimiser": ("l-bfgs", "adam"),
     "optimise.smoothness": ("latent", "feature", "none"),
     "optimise.target_heatmaps": ("gaussian", "shifted"),
     "stitch.region": ("auto", "face", "head", "lower"),

@@ -10,7 +10,7 @@ import torch
 
 from hdtalk.config import EditConfig
 from hdtalk.data import VideoInfo
-from hdtalk.descent import frozen
+from hdtalk.descent import frozen, in_batches
 from hdtalk.device import autocast
 from hdtalk.errors import ResourceError
 from hdtalk.images import resize
@@ -85,8 +85,9 @@ def estimate_seconds(bundle, config: EditConfig, num_source: int, num_output: in
     follow = _seconds_per_step(generator, perceptual, landmarker, config, device, dtype)
     invert, optimise, stitch = config.invert, config.optimise, config.stitch
     tuned = num_source * invert.passes if invert.passes else invert.steps * invert.batch_size
-    anchors = min(optimise.anchors, num_output) if optimise.joint else 0
-    steps = (optimise.warm_steps if anchors else optimise.steps) * num_output + anchors * optimise.steps
+    anchors = min(optimise.anchors, num_output) if optimise.joint and optimise.latent_space != "shot" else 0
+    each = optimise.warm_steps if optimise.joint and (anchors or optimise.latent_space == "shot") else optimise.steps
+    steps = each * num_output + anchors * optimise.steps
     return {
         "faces": 0.06 * num_source,
         "inversion": step
@@ -121,23 +122,28 @@ def require_disk(folder: Path, needed: int) -> None:
 
 
 def _seconds_per_step(generator, perceptual, landmarker, config, device, dtype) -> float:
-    """Forward and backward of one frame; the faster of two runs."""
+    """Forward and backward of one frame of a few that are worked on as the stages do; the faster of two runs."""
     networks = [network for network in (generator, perceptual, landmarker) if network is not None]
-    ws = generator.mean_latent.detach().clone().expand(1, generator.num_ws, -1).clone().requires_grad_(True)
-    seconds = []
+    codes = generator.mean_latent.detach().clone().expand(1, generator.num_ws, -1)
+    side = min(generator.resolution, config.optimise.perceptual_side or generator.resolution)
+
+    def work(rows: list[int]) -> None:
+        ws = codes.repeat(len(rows), 1, 1).requires_grad_(True)
+        with autocast(device, dtype):
+            image = generator.synthesise(ws)
+            loss = sum(tap.float().mean() for tap in perceptual.features(resize(image, side)))
+            if landmarker is not None:
+                loss = loss + landmarker.heatmaps(resize(image, 256)).float().mean()
+        torch.autograd.grad(loss, ws)
+
+    seconds, frames = [], list(range(config.optimise.batch_size))
     with frozen(*networks):
         for _ in range(2):
             started = time.monotonic()
-            with autocast(device, dtype):
-                image = generator.synthesise(ws)
-                seen = resize(image, min(generator.resolution, config.optimise.perceptual_side or generator.resolution))
-                loss = sum(tap.float().mean() for tap in perceptual.features(seen))
-                if landmarker is not None:
-                    loss = loss + landmarker.heatmaps(resize(image, 256)).float().mean()
-            loss.backward()
+            in_batches(frames, len(frames), work, device=device)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            seconds.append(time.monotonic() - started)
+            seconds.append((time.monotonic() - started) / len(frames))
     return min(seconds)
 
 

@@ -168,16 +168,24 @@ def _stitch_batch(tuned, weights, ws, source, edited, missed, masks, config, dty
         given = images, source[rows], edited[rows], masks.boundary[rows], masks.inside[rows]
         return stitching_loss(*given, config.lambda_mask)
 
+    def look(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            images = paint(rows)
+            return images, loss(images, rows)[1]
+
     def work(rows: list[int]) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
         value, border = loss(paint(rows), rows)
         gradients = torch.autograd.grad(value.sum() / len(ws), parameters, allow_unused=True)
         return border.detach(), list(gradients)
 
-    def finish(rows: list[int]) -> torch.Tensor:
-        with torch.no_grad():
-            return paint(rows)
-
+    looked = None  # mostly there is nothing to tune: then one look is enough
+    if config.border_threshold > 0:
+        batch_size, looked = in_batches(everything, batch_size, look, device=ws.device)
+        borders.append(torch.cat([border for _, border in looked]).cpu())
     for _ in range(config.steps):
+        if borders and borders[-1].max() < config.border_threshold:
+            break
+        looked = None
         batch_size, parts = in_batches(everything, batch_size, work, device=ws.device)
         borders.append(torch.cat([border for border, _ in parts]).cpu())
         if borders[-1].max() < config.border_threshold:
@@ -188,10 +196,11 @@ def _stitch_batch(tuned, weights, ws, source, edited, missed, masks, config, dty
             break
         optimiser.step()
         taken += 1
+    if looked is None:
+        looked = in_batches(everything, batch_size, look, device=ws.device)[1]
     with torch.no_grad():
-        images = torch.cat(in_batches(everything, batch_size, finish, device=ws.device)[1])
-        border = loss(images, everything)[1].cpu()
-        images = images + missed
+        images = torch.cat([image for image, _ in looked]) + missed
+        border = torch.cat([value for _, value in looked]).cpu()
         if config.match_colour:
             images = match_border(images, source + missed, masks.boundary)
     alpha = (masks.alpha[:, 0] * 255).round().byte().cpu().numpy()

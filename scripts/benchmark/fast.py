@@ -98,16 +98,23 @@ def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, dev
     settings = config.optimise
     sample = np.unique(np.linspace(0, len(shot) - 1, SHOT_SAMPLE).round().astype(int))
     space = latent_space(networks.generator, settings, pivots[sample].cpu(), config.seed)
+    displacements = ((shot.target_px - shot.source_px) / shot.crops.shape[-1]).reshape(len(shot), -1)
+    solve = {"generator": generator, "landmarker": networks.landmarker, "perceptual": networks.perceptual}
+    solve |= {"space": space, "config": settings, "dtype": dtype}
+    chosen, anchors = None, None
+    if settings.joint and settings.anchors and space.name != "shot":
+        chosen = optimise.choose_anchors(displacements, settings.anchors)
+        given = optimise.Frames(shot.crops[chosen], pivots[chosen], shot.source_px[chosen], shot.target_px[chosen])
+        anchors = optimise.optimise_frames(**solve, frames=given, independent=True).coordinates
     before, ws, steps = None, [], []
     for rows in _chunks(len(shot), settings.chunk_frames):
         frames = optimise.Frames(shot.crops[rows], pivots[rows], shot.source_px[rows], shot.target_px[rows])
         start = None
-        if settings.joint and space.name == "shot":
+        if anchors is not None:
+            start = optimise.warm_starts(displacements[rows], displacements[chosen], anchors)
+        elif settings.joint and space.name == "shot":
             start = optimise.shot_starts(space, frames, shot.source_px[sample], pivots[sample])
-        solution = optimise.optimise_frames(
-            generator, networks.landmarker, networks.perceptual, space, frames, settings, start=start, before=before,
-            dtype=dtype,
-        )  # fmt: skip
+        solution = optimise.optimise_frames(**solve, frames=frames, start=start, before=before)
         before = solution.ws[-1]
         ws.append(solution.ws)
         steps.append(solution.steps)

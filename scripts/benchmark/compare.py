@@ -101,11 +101,10 @@ def _prepare(sides: Sides, plan: Plan) -> Prepared:
 def plain_slice(sides: Sides, plan: Plan, prepared: Prepared) -> dict[str, float]:
     """A's seconds per frame, from a few steps of every stage."""
     networks, config, steps = sides.networks, sides.paper, plan.plain_steps
-    crops = prepared.frames.crops[:1]
-    pivots, target_px = prepared.pivots[:1], prepared.frames.target_px
+    crops, pivots, wanted = prepared.frames.crops[:1], prepared.pivots[:1], _wanted(sides, prepared.frames[:1])
     tuned, _, timed = plain.invert(networks, crops, config, sides.device, steps, config.seed)
     seconds = {"invert": timed.other + timed.step * config.invert.passes}
-    ws, (timed,) = plain.follow(networks, tuned, crops, pivots, target_px, config, steps, [[0]])
+    ws, (timed,) = plain.follow(networks, tuned, crops, pivots, wanted, config, steps, [[0]])
     seconds["optimise"] = timed.other + timed.step * config.optimise.steps
     _, _, (timed,) = plain.stitch(networks, tuned, crops, ws, config, steps)
     seconds["stitch"] = timed.other + timed.step * config.stitch.steps
@@ -161,11 +160,12 @@ def outcome(sides: Sides, plan: Plan, report: Callable[[str], None] = lambda _: 
     networks, shot, device = sides.networks, sides.shot, sides.device
     rows, groups = plain_rows(len(shot), plan.plain_frames)
     few = shot[rows]
+    wanted = _wanted(sides, few)
     sides.set_up("b")
     with PeakMemory(device) as peak:
         made = fast.run(networks, shot, sides.fast, device, sides.dtype, lambda stage: report(f"B: {stage} done"))
     found: dict[str, Any] = {"frames": rows, "seconds_b": made.seconds, "memory_gb_b": peak.gb}
-    curve_b = _fast_curve(sides, made, rows, groups)
+    curve_b = _fast_curve(sides, made, rows, wanted, groups)
     sides.set_up("a")
     generator, pivots, curves = made.generator, made.pivots[rows], {"b": {"optimise": curve_b}}
     curves["b"]["invert"] = _curve([made.seconds["tuning"] / max(1, len(made.losses))] * len(made.losses), made.losses)
@@ -178,7 +178,7 @@ def outcome(sides: Sides, plan: Plan, report: Callable[[str], None] = lambda _: 
         report("A: inversion done")
     inputs = networks, generator, few.crops
     ws, times = plain.follow(
-        *inputs, pivots, few.target_px, sides.paper, sides.paper.optimise.steps, groups
+        *inputs, pivots, wanted, sides.paper, sides.paper.optimise.steps, groups
     )  # fmt: skip
     curves["a"]["optimise"] = _curve(np.mean([t.steps for t in times], 0), np.mean([t.losses for t in times], 0))
     report("A: optimisation done")
@@ -188,9 +188,9 @@ def outcome(sides: Sides, plan: Plan, report: Callable[[str], None] = lambda _: 
     seen = {"a": to_crops(pictures), "b": made.pictures[rows]}
     alphas = {"a": alpha, "b": made.alpha[rows]}
     values = {
-        "a": score.objective(networks, generator, ws, few, sides.paper, groups),
-        "b": score.objective(networks, made.generator, made.ws[rows], few, sides.paper, groups),
-        "start": score.objective(networks, made.generator, made.pivots[rows], few, sides.paper, groups),
+        "a": score.objective(networks, generator, ws, few, sides.paper, wanted, groups),
+        "b": score.objective(networks, made.generator, made.ws[rows], few, sides.paper, wanted, groups),
+        "start": score.objective(networks, made.generator, made.pivots[rows], few, sides.paper, wanted, groups),
     }
     found["objective"] = {side: float(v.mean()) for side, v in values.items()}
     found["reconstruction_db"] = {
@@ -206,6 +206,12 @@ def outcome(sides: Sides, plan: Plan, report: Callable[[str], None] = lambda _: 
     found["curves"] = curves
     found["inversion_of_a"] = "run to its end" if plan.outcome == "complete" else "B's (A's own is timed only)"
     return found
+
+
+def _wanted(sides: Sides, frames: Shot) -> torch.Tensor:
+    """The target heat maps that B follows; A gets the same."""
+    kind, sigma_cells = sides.fast.optimise.target_heatmaps, sides.paper.optimise.sigma_cells
+    return plain.target_maps(sides.networks, frames, kind, sigma_cells, sides.device)
 
 
 def plain_rows(num_frames: int, wanted: int) -> tuple[list[int], list[list[int]]]:
@@ -239,11 +245,13 @@ def _curve(seconds, losses) -> dict[str, list[float]]:
     return {"seconds": np.cumsum(seconds).round(4).tolist(), "loss": np.asarray(losses, float).round(6).tolist()}
 
 
-def _fast_curve(sides: Sides, made: fast.Made, rows: list[int], groups: list[list[int]]) -> dict[str, list[float]]:
+def _fast_curve(
+    sides: Sides, made: fast.Made, rows: list[int], wanted: torch.Tensor, groups: list[list[int]]
+) -> dict[str, list[float]]:
     """The paper's objective of these frames after none, some and all of B's steps, against B's time per frame."""
     seconds = made.seconds["optimise"] / len(made.ws)
     few = sides.shot[rows]
-    ends = [score.objective(sides.networks, made.generator, ws[rows], few, sides.paper, groups).mean()
+    ends = [score.objective(sides.networks, made.generator, ws[rows], few, sides.paper, wanted, groups).mean()
             for ws in (made.pivots, made.ws)]  # fmt: skip
     return {"seconds": [0.0, seconds], "loss": [float(v) for v in ends]}
 
@@ -251,7 +259,7 @@ def _fast_curve(sides: Sides, made: fast.Made, rows: list[int], groups: list[lis
 def _plain_flops(sides: Sides, prepared: Prepared) -> dict[str, float]:
     """Operations per frame of A, from one step of every stage."""
     one, config = Plan(plain_steps=1), sides.paper
-    crops, target_px = prepared.frames.crops[:1], prepared.frames.target_px
+    crops, wanted = prepared.frames.crops[:1], _wanted(sides, prepared.frames[:1])
     networks, pivots = sides.networks, prepared.pivots[:1]
     kept: list[Any] = []
     steps = one.plain_steps
@@ -259,7 +267,7 @@ def _plain_flops(sides: Sides, prepared: Prepared) -> dict[str, float]:
         "invert": config.invert.passes
         * count_flops(lambda: kept.append(plain.invert(networks, crops, config, sides.device, steps)[0])),
         "optimise": config.optimise.steps
-        * count_flops(lambda: plain.follow(networks, kept[0], crops, pivots, target_px, config, steps, [[0]])),
+        * count_flops(lambda: plain.follow(networks, kept[0], crops, pivots, wanted, config, steps, [[0]])),
         "stitch": config.stitch.steps
         * count_flops(lambda: plain.stitch(networks, kept[0], crops, pivots, config, steps)),
     }  # fmt: skip

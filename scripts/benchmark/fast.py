@@ -1,7 +1,7 @@
 """Procedure B: the stages of a preset on arrays, in the order and with the settings of `hdtalk.run`, timed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,8 @@ SHOT_SAMPLE = 512
 
 @dataclass
 class Made:
-    """What a procedure made of the frames. `seconds`: stage -> seconds; `losses`: of the tuning; `steps`: of the
-    optimisation, per frame."""
+    """What B made of the frames. `seconds`: stage -> seconds; `losses`: of the tuning; `objective`: "start" and "total"
+    of the optimisation as B weighs it; `border`: of the stitching, per frame."""
 
     generator: Any
     pivots: torch.Tensor
@@ -29,9 +29,9 @@ class Made:
     pictures: np.ndarray
     alpha: np.ndarray
     seconds: dict[str, float]
-    losses: list[float] = field(default_factory=list)
-    steps: np.ndarray | None = None
-    border: np.ndarray | None = None
+    losses: list[float]
+    objective: dict[str, float]
+    border: np.ndarray
 
 
 class Clock:
@@ -58,14 +58,14 @@ def run(
     clock = Clock(device)
     pivots, generator, losses = invert_shot(networks, shot, config, device, dtype, clock)
     report("inversion")
-    ws, steps = follow_shot(networks, generator, pivots, shot, config, device, dtype, clock)
+    ws, objective = follow_shot(networks, generator, pivots, shot, config, device, dtype, clock)
     report("optimisation")
     parts = stitch_shot(networks, generator, pivots, ws, shot, config, device, dtype, clock)
     report("stitching")
     pictures, alpha, border = (
         np.concatenate([getattr(p, name) for p in parts]) for name in ("crops", "alpha", "border")
     )
-    return Made(generator, pivots, ws, pictures, alpha, clock.seconds, losses, steps, border)
+    return Made(generator, pivots, ws, pictures, alpha, clock.seconds, losses, objective, border)
 
 
 def invert_shot(networks, shot: Shot, config: EditConfig, device, dtype, clock: Clock):
@@ -94,7 +94,7 @@ def invert_shot(networks, shot: Shot, config: EditConfig, device, dtype, clock: 
 
 
 def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, device, dtype, clock: Clock):
-    """(Codes, steps taken per frame)."""
+    """(Codes, B's own objective at its start and end)."""
     settings = config.optimise
     sample = np.unique(np.linspace(0, len(shot) - 1, SHOT_SAMPLE).round().astype(int))
     space = latent_space(networks.generator, settings, pivots[sample].cpu(), config.seed)
@@ -106,7 +106,7 @@ def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, dev
         chosen = optimise.choose_anchors(displacements, settings.anchors)
         given = optimise.Frames(shot.crops[chosen], pivots[chosen], shot.source_px[chosen], shot.target_px[chosen])
         anchors = optimise.optimise_frames(**solve, frames=given, independent=True).coordinates
-    before, ws, steps = None, [], []
+    before, ws, losses = None, [], []
     for rows in _chunks(len(shot), settings.chunk_frames):
         frames = optimise.Frames(shot.crops[rows], pivots[rows], shot.source_px[rows], shot.target_px[rows])
         start = None
@@ -117,9 +117,9 @@ def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, dev
         solution = optimise.optimise_frames(**solve, frames=frames, start=start, before=before)
         before = solution.ws[-1]
         ws.append(solution.ws)
-        steps.append(solution.steps)
+        losses.append(solution.losses)
     clock.mark("optimise")
-    return torch.cat(ws), np.concatenate(steps)
+    return torch.cat(ws), {k: float(np.concatenate([part[k] for part in losses]).mean()) for k in ("start", "total")}
 
 
 def stitch_shot(networks, generator, pivots, ws, shot: Shot, config: EditConfig, device, dtype, clock: Clock):

@@ -20,10 +20,12 @@ from hdtalk.losses.landmark import gaussian_heatmaps, landmark_loss, landmark_we
 from hdtalk.losses.locality import locality_codes, locality_loss
 from hdtalk.losses.stitching import stitching_loss
 from hdtalk.losses.temporal import smoothness_loss
+from hdtalk.optimise import shift_heatmaps
 from hdtalk.stitch import Masks, parsed_region, region_masks
 
 from .machine import now
 from .networks import Networks
+from .shot import Shot
 
 LANDMARKER_SIDE = 256
 
@@ -123,13 +125,13 @@ def follow(
     tuned: Any,
     crops: np.ndarray,
     pivots: torch.Tensor,
-    target_px: np.ndarray,
+    wanted: torch.Tensor,
     config: EditConfig,
     iterations: int,
     groups: list[list[int]],
 ) -> tuple[torch.Tensor, list[Timed]]:
-    """Codes `[n, num_ws, 512]` after Adam on equation (5), frame after frame; within a group of consecutive frames each
-    is tied to the finished code of the one before."""
+    """Codes `[n, num_ws, 512]` after Adam on equation (5) towards the heat maps `wanted`, frame after frame; within a
+    group of consecutive frames each is tied to the finished code of the one before."""
     settings, device = config.optimise, pivots.device
     tuned = _contiguous_copy(tuned).requires_grad_(False)
     weights = landmark_weights(settings.mouth_weight, settings.eyes_weight).to(device)
@@ -142,12 +144,10 @@ def follow(
             w = pivots[row : row + 1].clone().requires_grad_(True)
             optimiser = torch.optim.Adam([w], lr=settings.learning_rate)
             target = _image(crops[row], device)
-            points = torch.from_numpy(target_px[row : row + 1]).float().to(device) + 0.5
-            wanted = gaussian_heatmaps(points, target.shape[-1], settings.sigma_cells)
             timed.other = now(device) - start
             for _ in range(iterations):
                 start = now(device)
-                loss = objective(networks, tuned, w, target, wanted, weights, config)
+                loss = objective(networks, tuned, w, target, wanted[row : row + 1], weights, config)
                 if before is not None:
                     loss = loss + settings.lambda_smooth * smoothness_loss(w, before)
                 optimiser.zero_grad()
@@ -158,6 +158,17 @@ def follow(
             ws[row] = before = w.detach()[0]
             times.append(timed)
     return ws, times
+
+
+@torch.no_grad()
+def target_maps(networks: Networks, shot: Shot, kind: str, sigma_cells: float, device: torch.device) -> torch.Tensor:
+    """Heat maps that the frames shall have, `[n, 68, 64, 64]`: "gaussian" at the target landmarks, or "shifted", the
+    net's own answer to the source with each landmark's map moved (see `hdtalk.optimise.optimise_frames`)."""
+    source, target = (torch.from_numpy(px).float().to(device) + 0.5 for px in (shot.source_px, shot.target_px))
+    if kind == "gaussian":
+        return gaussian_heatmaps(target, shot.crops.shape[-1], sigma_cells)
+    maps = torch.cat([heatmaps(networks.landmarker, _image(crop, device)) for crop in shot.crops])
+    return shift_heatmaps(maps, (target - source) * (maps.shape[-1] / shot.crops.shape[-1]))
 
 
 def objective(networks, generator, w, target, wanted, weights, config, paint: Callable = synthesise) -> torch.Tensor:

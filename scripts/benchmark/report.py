@@ -80,7 +80,7 @@ def to_text(found: dict[str, Any]) -> str:
     if "objective" in found:
         lines.append(
             f"scores on frames {found['outcome_frames']} against the true take; "
-            f"A's inversion: {found['inversion_of_a']}; "
+            f"objective towards {setting['targets']} heat maps; A's inversion: {found['inversion_of_a']}; "
             f"objective before either: {found['objective']['start']:.4f}; reconstruction: "
             + ", ".join(f"{side.upper()} {value:.2f} dB" for side, value in found["reconstruction_db"].items())
         )

@@ -5,7 +5,7 @@ import torch
 
 from hdtalk.config import EditConfig
 from hdtalk.images import resize, to_crops, to_images
-from hdtalk.losses.landmark import gaussian_heatmaps, landmark_weights
+from hdtalk.losses.landmark import landmark_weights
 from hdtalk.losses.temporal import smoothness_loss
 from hdtalk.metrics.landmark_distance import face_landmark_distance, mouth_landmark_distance
 from hdtalk.metrics.psnr import psnr
@@ -18,18 +18,24 @@ from .shot import Shot
 
 @torch.no_grad()
 def objective(
-    networks: Networks, generator, ws: torch.Tensor, shot: Shot, paper: EditConfig, groups: list[list[int]]
+    networks: Networks,
+    generator,
+    ws: torch.Tensor,
+    shot: Shot,
+    paper: EditConfig,
+    wanted: torch.Tensor,
+    groups: list[list[int]],
 ) -> np.ndarray:
-    """Equation (5) of each frame's code, float32 with the paper's constants, smoothness within groups, `[n]`."""
+    """Equation (5) of each frame's code towards the heat maps `wanted`, float32 with the paper's constants, smoothness
+    within groups, `[n]`."""
     weights = landmark_weights(paper.optimise.mouth_weight, paper.optimise.eyes_weight).to(ws.device)
     found = []
     for row in range(len(ws)):
         target = to_images(shot.crops[row : row + 1], ws.device)
-        points = torch.from_numpy(shot.target_px[row : row + 1]).float().to(ws.device) + 0.5
-        wanted = gaussian_heatmaps(points, target.shape[-1], paper.optimise.sigma_cells)
+        maps = wanted[row : row + 1]
         code = ws[row : row + 1].float()
         value = plain.objective(
-            networks, generator, code, target, wanted, weights, paper, lambda network, w: network.synthesise(w)
+            networks, generator, code, target, maps, weights, paper, lambda network, w: network.synthesise(w)
         )
         for group in groups:
             if row in group[1:]:

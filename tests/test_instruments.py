@@ -16,7 +16,7 @@ from hdtalk.evaluate import Pair, evaluate
 from hdtalk.instruments import Instruments, face_tracker, installed_instruments
 from hdtalk.losses.perceptual import PerceptualLoss
 from hdtalk.media import VideoWriter
-from hdtalk.models.landmark_regressor import LandmarkRegressor
+from hdtalk.models.integral_regressor import IntegralRegressor
 from hdtalk.models.syncnet import SyncNet
 from hdtalk.soundtrack import Soundtrack
 
@@ -72,14 +72,14 @@ def test_landmarks_come_from_the_net_that_no_loss_has_seen(home, tiny_bundle_fol
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle_folder, folder)
     torch.manual_seed(1)
-    network = LandmarkRegressor(width=4).eval()
-    torch.nn.init.normal_(network.head[-1].bias, std=0.1)
-    weights.write_bundle_file(folder, "landmarker_eval", network.state_dict(), "landmark_regressor", {"width": 4})
+    network = IntegralRegressor(width=4).eval()
+    torch.nn.init.normal_(network.maps.weight)
+    weights.write_bundle_file(folder, "landmarker_eval", network.state_dict(), "integral_regressor", {"width": 4})
     instruments = installed_instruments(str(folder))
     with torch.inference_mode():
         expected = network(torch.from_numpy(crops).permute(0, 3, 1, 2) / 127.5 - 1).numpy()
     np.testing.assert_allclose(instruments.landmarks(crops), expected, atol=0.5)  # stored as float16
-    assert "landmark_regressor of bundle tiny, which no loss has seen" in instruments.made_by["F-LD"]
+    assert "integral_regressor of bundle tiny, which no loss has seen" in instruments.made_by["F-LD"]
 
 
 def test_a_shot_without_a_face_gives_a_track_that_is_never_present(home, tiny_bundle_folder, tiny_shot):

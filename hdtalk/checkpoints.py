@@ -425,6 +425,15 @@ class _Array:
         self.values = np.frombuffer(raw, dtype.dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
+def _array_from_buffer(raw: Any, dtype: Any, shape: tuple, order: str, axes: Any = None) -> _Array:
+    """How numpy pickles an array under protocol 5; `order` "K": in C order, its axes then moved to `axes`."""
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order == "F", bytes(raw) if isinstance(raw, bytearray) else raw))
+    if order == "K" and axes is not None:
+        array.values = array.values.transpose(axes)
+    return array
+
+
 def _scalar(dtype: _DType, raw: Any) -> float:
     raw = raw.encode("latin1") if isinstance(raw, str) else raw
     return np.frombuffer(raw, dtype.dtype)[0].item()
@@ -463,6 +472,7 @@ GLOBALS: dict[tuple[str, str], Callable] = {
     ("numpy", "ndarray"): _Array,
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _array_from_buffer,
     ("_codecs", "encode"): _encode,
     ("builtins", "set"): list,
     ("__builtin__", "set"): list,

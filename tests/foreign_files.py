@@ -91,7 +91,7 @@ def write_nvlabs(path: Path, state: dict[str, torch.Tensor], resolution: int, **
     return path
 
 
-def write_tensorflow(path: Path, variables: dict[str, np.ndarray]) -> Path:
+def write_tensorflow(path: Path, variables: dict[str, np.ndarray], protocol: int = 4) -> Path:
     """A pickle like stylegan2-ffhq-config-f.pkl: (G, D, Gs), each with its own variables and its components'."""
     with foreign_modules() as names:
 
@@ -107,7 +107,7 @@ def write_tensorflow(path: Path, variables: dict[str, np.ndarray]) -> Path:
         own = [(name, value) for name, value in variables.items() if "/" not in name]
         parts = {part: network(below(f"{part}/")) for part in ("synthesis", "mapping")}
         content = (network([]), network([]), network(own, parts))
-        path.write_bytes(pickle.dumps(content, protocol=4))
+        path.write_bytes(pickle.dumps(content, protocol))
     return path
 
 

@@ -114,6 +114,8 @@ REFUSED = {
     "calls a plain object": b"K\x01(K\x01tR.",
     "persistent id of another kind": b"Vhttp://example.org\nQ.",
     "an array of objects": b"cnumpy\ndtype\n(VO8\nK\x00K\x01tR.",
+    "an array on text": b"cnumpy._core.numeric\n_frombuffer\n(Vx\ncnumpy\ndtype\n(Vf4\ntR(K\x01tVC\ntR.",
+    "an array past its bytes": b"cnumpy.core.numeric\n_frombuffer\n(C\x01xcnumpy\ndtype\n(Vf4\ntR(K\x01tVC\ntR.",
     "a huge memo index": b"Nr\xff\xff\xff\xff" + b"cos\nsystem\n.",
     "new object of an allowed function": b"ctorch._utils\n_rebuild_parameter\n)\x81.",
 }
@@ -248,12 +250,15 @@ def test_nvlabs_pickle_gives_state_and_options(tmp_path):
     assert module["_init_kwargs"]["synthesis_kwargs"]["conv_clamp"] == 256 and module["weight_gain"] == 0.25
 
 
-def test_tensorflow_pickle_gives_variables(tmp_path):
-    arrays = {
-        "dlatent_avg": np.arange(4, dtype=np.float32),
-        "mapping/Dense0/weight": np.arange(6.0).reshape(2, 3, order="F"),
-    }
-    checkpoint = read_checkpoint(write_tensorflow(tmp_path / "x.pkl", arrays))
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize(
+    "weight",
+    [np.arange(6.0).reshape(2, 3, order="F"), np.arange(6)[::2], np.arange(24.0).reshape(2, 3, 4).swapaxes(1, 2)],
+    ids=["columns first", "strided", "axes moved"],
+)
+def test_tensorflow_pickle_gives_variables(tmp_path, protocol, weight):
+    arrays = {"dlatent_avg": np.arange(4, dtype=np.float32), "mapping/Dense0/weight": weight}
+    checkpoint = read_checkpoint(write_tensorflow(tmp_path / "x.pkl", arrays, protocol))
     assert checkpoint.container == "tensorflow-pickle"
     average = checkpoint.content[2]
     assert average["variables"][0][0] == "dlatent_avg" and average["variables"][0][1].values.tolist() == [0, 1, 2, 3]

@@ -116,7 +116,9 @@ class OptimiseConfig:
     learning_rate: float = 0.1  # of Adam; of L-BFGS, the root mean square of a first step's coordinates
     cosine: bool = True  # Adam's rate falls to zero; otherwise it is constant
     steps: int = 6
-    warm_steps: int = 5  # for frames that start from solved ones
+    warm_steps: int = 4  # for frames that start from solved ones
+    free_steps: int = 4  # of L-BFGS after those in the shot's space: on each layer of each code, free of the space
+    free_rate: float = 0.01  # root mean square of the first one
     anchors: int = 16  # frames with unlike targets that are solved first; the others start from them; 0: none
     joint: bool = True  # all frames of a chunk at once, smooth to both sides; otherwise one after the other
     chunk_frames: int = 32

@@ -85,7 +85,8 @@ def optimise_frames(
 
     `config.joint`: all frames descend together and each pair of neighbours is coupled in both directions; a frame rests
     when its loss is on a plateau. Otherwise, as in the paper, one frame after the other, tied to the finished one
-    before. The target heat maps H of equation (6) are the net's answer to the source frame with every landmark's map
+    before. In the space of the shot the descent ends with `config.free_steps` in W+, where each layer goes for itself.
+    The target heat maps H of equation (6) are the net's answer to the source frame with every landmark's map
     moved from its source to its target place ("shifted": what the net gets wrong on this face cancels out), or
     Gaussians at the target landmarks, of the width that the net was trained with ("gaussian"). A step that is not
     finite is taken back and the step size halved.
@@ -96,7 +97,10 @@ def optimise_frames(
     with frozen(*networks):
         if config.joint or independent:
             descent = _Descent(networks, space, frames, config, dtype, None if independent else before, not independent)
-            return descent.run(coordinates, steps, progress)
+            solution = descent.run(coordinates, steps, progress)
+            if config.free_steps and space.name == "shot" and not independent:
+                solution = descent.run_free(solution, progress)
+            return solution
         solved = []
         for row in range(len(frames)):
             descent = _Descent(networks, space, frames[row : row + 1], config, dtype, before, True)
@@ -170,7 +174,7 @@ class _Descent:
     def __init__(self, networks, space, frames, config, dtype, before, coupled):
         self.generator, self.landmarker, self.perceptual = networks
         self.space, self.frames, self.config, self.dtype = space, frames, config, dtype
-        self.before, self.coupled = before, coupled
+        self.before, self.coupled, self.free = before, coupled, False
         self.device = frames.pivots.device
         self.weights = landmark_weights(config.mouth_weight, config.eyes_weight).to(self.device)
         self.batch_size = roomy_batch(config.batch_size, self.device, frames.crops.shape[-1])
@@ -189,9 +193,17 @@ class _Descent:
             raise UsageError(f"optimiser {self.config.optimiser!r}: unknown. Known: {', '.join(known)}.")
         return known[self.config.optimiser](coordinates.detach().clone(), steps, progress)
 
+    def run_free(self, solution: Solution, progress: Progress | None) -> Solution:
+        """From a solution on in W+, each layer for itself; what it says of coordinates stays that of its space."""
+        self.space, self.free = LatentSpace("w+", self.space.num_ws, None), True
+        freed = self._quasi_newton(solution.ws - self.frames.pivots, self.config.free_steps, progress)
+        losses = {**freed.losses, "start": solution.losses["start"]}
+        return Solution(freed.ws, solution.coordinates, losses, solution.steps + freed.steps)
+
     def _quasi_newton(self, coordinates: torch.Tensor, steps: int, progress: Progress | None) -> Solution:
         config, n = self.config, len(self.frames)
-        search = QuasiNewton(coordinates, config.learning_rate * coordinates[0].numel() ** 0.5)
+        rate, balance = (config.free_rate, 0.5) if self.free else (config.learning_rate, 0.0)
+        search = QuasiNewton(coordinates, rate * coordinates[0].numel() ** 0.5, balance)
         history = np.full((steps + 1, n), np.inf, np.float32)
         names = ("total", "lpips", "landmarks")
         found = {name: np.zeros(n, np.float32) for name in names}

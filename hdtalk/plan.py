@@ -87,6 +87,7 @@ def estimate_seconds(bundle, config: EditConfig, num_source: int, num_output: in
     tuned = num_source * invert.passes if invert.passes else invert.steps * invert.batch_size
     anchors = min(optimise.anchors, num_output) if optimise.joint and optimise.latent_space != "shot" else 0
     each = optimise.warm_steps if optimise.joint and (anchors or optimise.latent_space == "shot") else optimise.steps
+    each += optimise.free_steps if optimise.joint and optimise.latent_space == "shot" else 0
     steps = each * num_output + anchors * optimise.steps
     return {
         "faces": 0.06 * num_source,

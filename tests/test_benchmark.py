@@ -181,7 +181,7 @@ def test_ratios_outcome_and_report(sides, tmp_path):
 
 
 SETTING = dict.fromkeys(
-    "hardware torch networks resolution shot frames preset seed targets precision threads_a threads_b rounds "
+    "hardware torch networks resolution shot frames preset seed targets clock precision threads_a threads_b rounds "
     "plain_steps slice_frames steps_a".split(),
     "x",
 )

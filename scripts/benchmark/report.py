@@ -57,7 +57,7 @@ def to_text(found: dict[str, Any]) -> str:
         f"B: preset {setting['preset']}, {setting['precision']}, {setting['threads_b']}.",
         f"Both timed in turns, {setting['rounds']} rounds of {setting['plain_steps']} steps of every stage of A "
         f"(scaled to {setting['steps_a']}) and {setting['slice_frames']} frames of B (its tuning on some of its steps, "
-        f"shared among {setting['frames']} frames).",
+        f"shared among {setting['frames']} frames); {setting['clock']} clock.",
         "",
         to_markdown(found).rstrip(),
         "",

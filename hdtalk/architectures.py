@@ -166,19 +166,29 @@ def _from_dict(content: dict, container: str, nvlabs_module: dict) -> Recognised
             break
     else:
         state, source = dict(flatten(content)), container
-    if state and all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    wrapper = next(iter(state), "").partition(".")[0]  # "module" of DataParallel, or another module around the network
+    inner = _below(state, f"{wrapper}.")
+    if len(inner) == len(state) and not _is_known(state) and (wrapper == "module" or _is_known(inner)):
+        state = inner
     if any(key.startswith("encoder.styles.") for key in state):
         extras["decoder"] = _below(state, "decoder.")
         state = _below(state, "encoder.")
     if "synthesis.b4.const" in state:
         return _from_nvlabs(state, nvlabs_module, source)
     for name, architecture in ARCHITECTURES.items():
-        if architecture.marks and all(mark in state for mark in architecture.marks):
+        if _is_marked(state, architecture):
             return _with_average(Recognised(name, architecture.sizes(state), state, source, extras))
     if not state:
         raise WeightsError("holds no named tensors.")
     raise WeightsError(f"holds no network known here (its keys begin {', '.join(list(state)[:3])}).")
+
+
+def _is_known(state: Mapping[str, Tensor]) -> bool:
+    return any(_is_marked(state, architecture) for architecture in ARCHITECTURES.values())
+
+
+def _is_marked(state: Mapping[str, Tensor], architecture: Architecture) -> bool:
+    return bool(architecture.marks) and all(mark in state for mark in architecture.marks)
 
 
 def _from_nvlabs(state: dict[str, Tensor], module: dict, source: str) -> Recognised:

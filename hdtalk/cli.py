@@ -19,6 +19,9 @@ from hdtalk.options import CHOICES
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
+DISK_FULL = (28, 122)  # no space left, quota exceeded
+
+
 class HDTalkGroup(click.Group):
     """Turns HDTalk's errors into one line on stderr and their exit code; --debug shows the traceback instead."""
 
@@ -30,9 +33,15 @@ class HDTalkGroup(click.Group):
         except KeyboardInterrupt:
             failure = Stopped("stopped; run the same command again to go on where it stopped")
         except OSError as error:
-            if error.errno not in (28, 122):  # no space left, quota exceeded
+            if isinstance(error, BrokenPipeError) or (error.filename is None and error.errno not in DISK_FULL):
                 raise
-            failure = ResourceError(f"{error.filename or 'output'}: the disk is full. Free some space and run again.")
+            if error.errno in DISK_FULL:
+                failure = ResourceError(
+                    f"{error.filename or 'output'}: the disk is full. Free some space and run again."
+                )
+            else:
+                why = error.strerror or type(error).__name__
+                failure = HDTalkError(f"{error.filename}: {why}. Check the path and its permissions.")
         except MemoryError:
             failure = ResourceError("memory ran out. Try a smaller --batch-size or a shorter clip.")
         if ctx.params.get("debug"):
@@ -201,6 +210,10 @@ def weights_path(name: str) -> None:
         click.echo(library.store_folder())
     elif name == "demo":
         click.echo(library.demo_folder())
+    elif found := [
+        folder / entry.file for folder, entry in library.installed_files() if name in (entry.file, entry.role)
+    ]:
+        click.echo(found[0])
     else:
         (official,) = library.official_files([name])[:1]
         click.echo(library.fetch(official, offline=True))

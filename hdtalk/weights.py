@@ -17,7 +17,7 @@ import torch
 from hdtalk import architectures, conversion
 from hdtalk.architectures import ARCHITECTURES, ROLES, Recognised, describe, recognise
 from hdtalk.checkpoints import guarded, read_checkpoint
-from hdtalk.errors import WeightsError
+from hdtalk.errors import UsageError, WeightsError
 from hdtalk.store import (
     BundleFile,
     adopt,
@@ -225,6 +225,8 @@ def convert(source: str | Path, target: str | Path, *, role: str | None = None, 
     `keys`: "own" (for a generator: rosinality's keys and `mean_latent`), or "nvlabs" for generators.
     """
     path, target = Path(source), Path(target)
+    if not target.parent.is_dir():
+        raise UsageError(f"{target.parent}: no such folder, so {target.name} cannot be written there. Make it first.")
     found = _find(path, role) if role else recognise(read_checkpoint(path))
     architectures.check(found, path)
     with guarded(path):

@@ -105,6 +105,24 @@ def test_fan_as_torchscript_equals_its_state_dict(tmp_path):
     assert torch.equal(network.heatmaps(images), other.heatmaps(images))
 
 
+def test_fan_as_torchscript_that_answers_the_last_stack_only(tmp_path):
+    torch.save(filled(official_keys.fan(num_modules=1, width=16)), tmp_path / "fan.pth")
+    network = weights.load_landmarker(tmp_path / "fan.pth")
+
+    class LastStack(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fan = network
+
+        def forward(self, images):
+            return self.fan(images)[-1]
+
+    images = torch.rand(1, 3, 256, 256)
+    torch.jit.trace(LastStack(), images, check_trace=False).save(str(tmp_path / "2DFAN4.zip"))
+    other = weights.load_landmarker(tmp_path / "2DFAN4.zip")
+    assert torch.equal(network.heatmaps(images), other.heatmaps(images))
+
+
 def test_official_parser_and_recogniser(tmp_path):
     state = filled(official_keys.bisenet())
     torch.save(state, tmp_path / "79999_iter.pth")

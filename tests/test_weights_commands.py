@@ -53,6 +53,8 @@ def test_add_verify_path_and_list(home, tmp_path):
     assert code == 0 and "serves as landmarker" in output
     (_, entry), *_ = weights.installed_files()
     assert entry.file in call("list")[1]
+    for name in ("landmarker", entry.file):
+        assert call("path", name) == (0, f"{home / 'weights' / entry.file}\n")
     code, output = call("verify", "landmarker")  # the demo bundle's own landmarker is verified beside it
     assert code == 0 and output.splitlines()[0] == f"ok       {home / 'weights' / entry.file}"
     with (home / "weights" / entry.file).open("r+b") as file:
@@ -84,3 +86,13 @@ def test_convert_refuses_to_overwrite_and_names_its_result(home, tmp_path):
     assert weights.load_generator(target).resolution == 16
     assert call("convert", target, tmp_path / "b.safetensors", "--role", "parser")[0] == 4
     assert call("convert", target, tmp_path / "b.safetensors", "--role", "nothing")[0] == 2
+
+
+def test_a_place_that_cannot_be_written_is_told_in_one_line(home, tmp_path, monkeypatch):
+    torch.save(filled(official_keys.fan(num_modules=1, width=16)), tmp_path / "fan.pth")
+    code, output = call("convert", tmp_path / "fan.pth", tmp_path / "nowhere" / "fan.safetensors")
+    assert code == 2 and output.count("\n") == 1 and f"{tmp_path / 'nowhere'}: no such folder" in output
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("HDTALK_HOME", str(tmp_path / "file"))
+    code, output = call("add", tmp_path / "fan.pth")
+    assert code == 1 and output.count("\n") == 1 and str(tmp_path / "file") in output

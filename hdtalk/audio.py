@@ -15,6 +15,7 @@ import numpy as np
 from scipy.fft import irfft, rfft
 
 from hdtalk.audio_bands import (
+    INT16,
     MEL_FILTERS,
     NUM_FFT,
     PREEMPHASIS,
@@ -33,7 +34,6 @@ logger = logging.getLogger(__name__)
 __all__ = ["mfcc", "mfcc_windows", "num_video_frames", "read_audio", "read_speech", "silent_frames"]
 
 _PITCH_FRAME, _PITCH_FFT, _PITCH_MIN_HZ, _PITCH_MAX_HZ = 640, 1024, 60.0, 500.0
-_INT16 = 32768.0  # python_speech_features is fed 16-bit integers; the same scale gives the same log energies
 _FORMATS = (
     "wav,w64,rf64,flac,mp3,mov,mp4,m4a,3gp,aac,ogg,opus,matroska,webm,aiff,au,caf,avi,mpegts,mpeg,flv,asf,amr,ac3,eac3"
 )
@@ -101,7 +101,7 @@ class _Analysis:
         self._filtered, self._pitch = [], []
 
     def add(self, block: np.ndarray) -> None:
-        signal = block.astype(np.float64) * _INT16
+        signal = block.astype(np.float64) * INT16
         if not len(signal):
             return
         previous = np.append(self._last if self.num_samples else 0.0, signal[:-1])

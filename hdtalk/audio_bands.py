@@ -6,6 +6,7 @@ from scipy.fft import dct
 from hdtalk.windows import FRAME_SAMPLES, SAMPLE_RATE
 
 NUM_COEFFICIENTS = 12
+INT16 = 32768.0  # python_speech_features is fed 16-bit integers; the same scale gives the same log energies
 NUM_FFT, NUM_FILTERS, LIFTER, PREEMPHASIS = 512, 26, 22, 0.97
 VOICE_BAND = slice(2, 19)  # filters between about 150 Hz and 4 kHz: telephone speech has them all
 
@@ -17,7 +18,7 @@ def cepstral_basis() -> np.ndarray:
 
 def full_scale_db() -> float:
     """Energy per row that counts as 0 dBFS."""
-    return float(10 * np.log10(32768.0**2 / 4 * FRAME_SAMPLES))
+    return float(10 * np.log10(INT16**2 / 4 * FRAME_SAMPLES))
 
 
 def cepstrum(filtered: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import numpy as np
 
 LOWER_FACE = [*range(3, 14), *range(31, 36), *range(48, 60)]  # iBUG: jaw below the ears, nose's lower edge, mouth
 MOUTH = list(range(48, 60))
+UPPER_FACE = slice(17, 48)  # brows, nose, eyes
 
 
 def lower_face_mask(source_px: np.ndarray, target_px: np.ndarray, side: int, margin: float = 0.03) -> np.ndarray:
@@ -12,6 +13,11 @@ def lower_face_mask(source_px: np.ndarray, target_px: np.ndarray, side: int, mar
 
     Landmarks `[n, 68, 2]` in pixels of a crop of this side. Reaches from the nose down; grown by `margin` sides."""
     return _hulls([source_px[:, LOWER_FACE], target_px[:, LOWER_FACE]], side, margin)
+
+
+def upper_face_moves(source_px: np.ndarray, target_px: np.ndarray, side: int) -> float:
+    """How far brows, nose and eyes move at most, but for one point in twenty, as a share of the crop's side."""
+    return float(np.quantile(np.linalg.norm((target_px - source_px)[:, UPPER_FACE], axis=2), 0.95) / side)
 
 
 def mouth_mask(landmarks_px: np.ndarray, side: int, margin: float = 0.03) -> np.ndarray:

@@ -566,8 +566,7 @@ class Run:
         source_px, target_px = (
             crop.landmarks_to_crop(px, quads, side) for px in (targets.source_px, targets.landmarks_px)
         )
-        moves = np.linalg.norm((target_px - source_px)[:, 17:48], axis=2) / side  # brows, nose, eyes
-        if config.region == "auto" and np.quantile(moves, 0.95) > config.upper_moves:
+        if config.region == "auto" and regions.upper_face_moves(source_px, target_px, side) > config.upper_moves:
             return None
         return lambda outputs: regions.lower_face_mask(source_px[outputs], target_px[outputs], side)
 

@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from tiny_speech import TINY_SPEECH
 
 from hdtalk.config import SpeechConfig
 from hdtalk.data import SpeechFeatures
@@ -14,18 +15,7 @@ from hdtalk.face_units import lip_gap, to_face_units
 from hdtalk.models.speech import EMOTIONS, SpeechModel
 from hdtalk.speech_landmarks import closing_curve, predict_landmarks
 
-SIZES = {
-    "content_encoder": {"width": 2, "hidden": 8, "code_size": 6},
-    "emotion_encoder": {"width": 2, "hidden": 8, "code_size": 8},
-    "landmark_predictor": {
-        "content_size": 6,
-        "emotion_size": 8,
-        "reference_sizes": (8, 4),
-        "lstm_size": 8,
-        "num_components": 2,
-    },
-    "alignment": {"token_size": 8, "hidden": 8},
-}
+SIZES = TINY_SPEECH | {"landmark_predictor": TINY_SPEECH["landmark_predictor"] | {"num_components": 2}}
 
 
 def neutral_landmarks():

@@ -41,6 +41,13 @@ class Placement:
     shift: np.ndarray  # [N,2] float32
     mirrored: np.ndarray  # [N] bool
 
+    def __getitem__(self, rows: np.ndarray) -> "Placement":
+        return Placement(self.matrix[rows], self.shift[rows], self.mirrored[rows])
+
+    def moved(self, points: np.ndarray) -> np.ndarray:
+        """Points [N or 1,K,2] in [-1,1], where mirroring has put them, after turning and shifting: [N,K,2]."""
+        return points @ self.matrix.swapaxes(1, 2) + self.shift[:, None]
+
 
 def random_placement(
     rng: np.random.Generator,
@@ -54,19 +61,22 @@ def random_placement(
     factor = np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]), count))
     angle = np.radians(np.clip(rng.normal(size=count), -2, 2) * rotation_deg)
     moved = np.clip(rng.normal(size=(count, 2)), -2, 2) * shift * 2
-    rows = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
-    matrix: np.ndarray = np.moveaxis(np.array(rows) * factor, -1, 0)
     mirrored = rng.random(count) < (0.5 if mirror else 0.0)
-    return Placement(matrix.astype(np.float32), moved.astype(np.float32), mirrored)
+    return Placement(scaled_rotations(factor, angle), moved.astype(np.float32), mirrored)
+
+
+def scaled_rotations(factor: np.ndarray, angle_rad: np.ndarray) -> np.ndarray:
+    """Matrices [N,2,2] float32 that turn by an angle, anticlockwise in the picture, and enlarge by a factor."""
+    rows = [[np.cos(angle_rad), np.sin(angle_rad)], [-np.sin(angle_rad), np.cos(angle_rad)]]
+    matrices: np.ndarray = np.moveaxis(np.array(rows) * factor, -1, 0)
+    return matrices.astype(np.float32)
 
 
 def place_points(points_px: np.ndarray, side_px: float, placement: Placement) -> np.ndarray:
     """Landmarks float32 [N,68,2] (pixel centres at +0.5) as `place_images` moves the pictures, names kept right."""
     points = points_px.copy()
     points[placement.mirrored] = points[placement.mirrored][:, MIRRORED_68] * [-1, 1] + [side_px, 0]
-    centred = points / (side_px / 2) - 1
-    centred = np.einsum("nij,nkj->nki", placement.matrix, centred) + placement.shift[:, None]
-    return ((centred + 1) * (side_px / 2)).astype(np.float32)
+    return ((placement.moved(points / (side_px / 2) - 1) + 1) * (side_px / 2)).astype(np.float32)
 
 
 def sampling_grid(placement: Placement, side_px: int, device) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from hdtalk.models.face_detector import FaceDetector, detection_loss
-from hdtalk.training.augment import Placement, camera_faults, place_points, sampling_grid
+from hdtalk.training.augment import Placement, camera_faults, place_points, sampling_grid, scaled_rotations
 from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8, write_network
 from hdtalk.training.rendered import DeviceStills
 
@@ -70,8 +70,7 @@ class Scenes:
             pasted = np.flatnonzero((place < wanted) & fits)
             if len(pasted) == 0:
                 continue
-            chosen = Placement(*(part[pasted] for part in (placement.matrix, placement.shift, placement.mirrored)))
-            images = self._paste(images, indices[pasted], pasted, chosen, rng)
+            images = self._paste(images, indices[pasted], pasted, placement[pasted], rng)
             for k in pasted:
                 boxes[k].append(np.clip(face_box(points[k]), 0, CANVAS))
         images = camera_faults(images, rng, 0.8)
@@ -114,15 +113,13 @@ def _random_paste(rng: np.random.Generator, count: int) -> Placement:
     """Aligned crops of 45 to 380 px on the canvas, tilted a little, anywhere."""
     factor = np.exp(rng.uniform(np.log(45), np.log(380), count)) / CANVAS
     angle = np.radians(np.clip(rng.normal(size=count), -2, 2) * 12)
-    rows = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
-    matrix = np.moveaxis(np.array(rows) * factor, -1, 0).astype(np.float32)
-    return Placement(matrix, rng.uniform(-0.76, 0.76, (count, 2)).astype(np.float32), rng.random(count) < 0.5)
+    shift = rng.uniform(-0.76, 0.76, (count, 2)).astype(np.float32)
+    return Placement(scaled_rotations(factor, angle), shift, rng.random(count) < 0.5)
 
 
 def _crop_boxes(placement: Placement) -> np.ndarray:
     """Boxes [N,4] around the moved crops, in pixels of the canvas."""
-    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)
-    moved = np.einsum("nij,kj->nki", placement.matrix, corners) + placement.shift[:, None]
+    moved = placement.moved(np.array([[[-1, -1], [1, -1], [1, 1], [-1, 1]]], np.float32))
     return (np.concatenate([moved.min(1), moved.max(1)], 1) + 1) * (CANVAS / 2)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,7 +140,7 @@ class DeviceStills:
     def images(self, indices: np.ndarray) -> torch.Tensor:
         """float32 RGB [n,3,H,W] in [-1,1], channels last."""
         if self._images is None:
-            pictures = torch.from_numpy(np.stack(list(self.pool.map(self.table.image, indices)))).to(self.device)
+            pictures = self._stacked(self.table.image, indices)
         else:
             pictures = self._images[torch.from_numpy(indices).to(self.device)]
         return pictures.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
@@ -147,7 +148,7 @@ class DeviceStills:
     def labels(self, indices: np.ndarray) -> torch.Tensor:
         """uint8 [n,H,W], CelebAMask numbers."""
         if self._labels is None:
-            return torch.from_numpy(np.stack(list(self.pool.map(self.table.label, indices)))).to(self.device)
+            return self._stacked(self.table.label, indices)
         return self._labels[torch.from_numpy(indices).to(self.device)]
 
     def params(self, indices: np.ndarray) -> torch.Tensor:
@@ -156,8 +157,10 @@ class DeviceStills:
 
     def _decoded(self, table: RenderedStills) -> tuple[torch.Tensor, torch.Tensor]:
         rows = range(len(table))
-        pictures, labels = (np.stack(list(self.pool.map(read, rows))) for read in (table.image, table.label))
-        return torch.from_numpy(pictures).to(self.device), torch.from_numpy(labels).to(self.device)
+        return self._stacked(table.image, rows), self._stacked(table.label, rows)
+
+    def _stacked(self, read: Callable[[int], np.ndarray], rows: Iterable[int]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(list(self.pool.map(read, rows)))).to(self.device)
 
     def _look_again(self) -> None:
         self._looked_s = time.monotonic()

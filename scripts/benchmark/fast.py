@@ -125,10 +125,10 @@ def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, dev
 def stitch_shot(networks, generator, pivots, ws, shot: Shot, config: EditConfig, device, dtype, clock: Clock):
     """One `Stitched` per chunk."""
     settings, side = config.stitch, shot.crops.shape[-1]
-    lower = settings.region == "lower"
-    if settings.region == "auto":
-        moves = np.linalg.norm((shot.target_px - shot.source_px)[:, 17:48], axis=2) / side
-        lower = bool(np.quantile(moves, 0.95) <= settings.upper_moves)
+    lower = settings.region == "lower" or (
+        settings.region == "auto"
+        and regions.upper_face_moves(shot.source_px, shot.target_px, side) <= settings.upper_moves
+    )
     parts = []
     for rows in _chunks(len(shot), settings.chunk_frames):
         mask = regions.lower_face_mask(shot.source_px[rows], shot.target_px[rows], side) if lower else None

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tiny_speech import TINY_SPEECH
 
 from hdtalk.models.alignment import AlignmentNetwork
 from hdtalk.models.content_encoder import ContentEncoder
@@ -10,19 +11,6 @@ from hdtalk.models.emotion_encoder import EmotionEncoder
 from hdtalk.models.landmark_predictor import LandmarkPredictor
 from hdtalk.models.speech import SpeechModel
 from hdtalk.models.speech_decoder import SpeechDecoder
-
-TINY = {
-    "content_encoder": {"width": 2, "hidden": 8, "code_size": 6},
-    "emotion_encoder": {"width": 2, "hidden": 8, "code_size": 8},
-    "landmark_predictor": {
-        "content_size": 6,
-        "emotion_size": 8,
-        "reference_sizes": (8, 4),
-        "lstm_size": 8,
-        "num_components": 5,
-    },
-    "alignment": {"token_size": 8, "hidden": 8},
-}
 
 
 def shapes_of(network, *inputs):
@@ -123,7 +111,7 @@ def test_a_stretch_gives_one_code_per_window(network, features):
 
 def test_speech_model_is_one_state_dict_and_its_sizes():
     torch.manual_seed(4)
-    model, twin = SpeechModel(**TINY).eval(), SpeechModel(**TINY).eval()
+    model, twin = SpeechModel(**TINY_SPEECH).eval(), SpeechModel(**TINY_SPEECH).eval()
     twin.load_state_dict(model.state_dict())
     rows, neutral = torch.randn(1, 4 * 6 + 24, 15), torch.randn(1, 68, 2)
     for each in (model, twin):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tiny_speech import TINY_SPEECH
 
 from hdtalk.data import SpeechFeatures
 from hdtalk.errors import InputError
@@ -17,17 +18,8 @@ from hdtalk.training.speech_data import Take
 from hdtalk.training.speech_pack import VIEW_STEP, read_pack, write_pack
 from hdtalk.windows import own_voice, stretch_of_rows
 
-SIZES = {
-    "content_encoder": {"width": 2, "hidden": 8, "code_size": 6},
-    "emotion_encoder": {"width": 2, "hidden": 8, "code_size": 8, "num_features": 28, "across": True},
-    "landmark_predictor": {
-        "content_size": 6,
-        "emotion_size": 8,
-        "reference_sizes": (8, 4),
-        "lstm_size": 8,
-        "num_components": 5,
-    },
-    "alignment": {"token_size": 8, "hidden": 8},
+SIZES = TINY_SPEECH | {
+    "emotion_encoder": TINY_SPEECH["emotion_encoder"] | {"num_features": 28, "across": True},
 }
 
 

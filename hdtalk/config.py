@@ -238,5 +238,5 @@ class SpeechConfig:
     lips_meet_below: float = 0.035  # gap in face units: predictions shy away from contact, small gaps are closed ...
     lips_free_above: float = 0.07  # ... and those above this are left alone
     closing_s: float = 0.12  # how long the lips take to meet in a pause, and to part before its end
-    neutral_share: float = 0.1  # of the frames, those with the lips closest together, show the neutral face
+    neutral_share: float = 0.03  # of the frames, those with the lips closest together, show the neutral face
     chunk_frames: int = 256

@@ -5,8 +5,8 @@ import torch
 
 from hdtalk.data import SpeechFeatures
 from hdtalk.errors import UsageError
-from hdtalk.models.speech import EMOTIONS, SpeechModel
-from hdtalk.windows import STRETCH_FPS, num_video_frames, own_voice, silent_frames, stretch_of_rows
+from hdtalk.models.speech import EMOTIONS, SpeechModel, voices_of
+from hdtalk.windows import STRETCH_FPS, num_video_frames, silent_frames, stretch_of_rows
 
 SPAN_FRAMES = 12  # about half a second
 
@@ -41,6 +41,12 @@ def mix_codes(first: torch.Tensor, second: torch.Tensor, share: float) -> torch.
     return torch.lerp(first, second, share)
 
 
+def own_voice(speech: SpeechFeatures) -> torch.Tensor:
+    """What is constant in a recording, float32 `[21]`: see `voices_of`."""
+    rows = torch.from_numpy(np.concatenate([speech.mfcc, speech.prosody], 1))
+    return voices_of(rows[None], torch.from_numpy(~speech.silent)[None])[0]
+
+
 @torch.no_grad()
 def voice_code(model: SpeechModel, speech: SpeechFeatures) -> torch.Tensor:
     """The emotion code `[e]` of a whole recording: the mean over its frames, pauses left out."""
@@ -55,7 +61,7 @@ def voice_codes(model: SpeechModel, speech: SpeechFeatures, chunk_frames: int = 
     """Per `SPAN_FRAMES`: the sum of the emotion codes `[S, e]` of its voiced frames, and how many there were `[S]`."""
     device, num_frames = model.emotion_codes.device, num_video_frames(speech, STRETCH_FPS)
     sums = torch.zeros(-(-num_frames // SPAN_FRAMES), model.emotion_codes.shape[1], device=device)
-    counts, voice = np.zeros(len(sums)), torch.from_numpy(own_voice(speech)).to(device)
+    counts, voice = np.zeros(len(sums)), own_voice(speech).to(device)
     for start in range(0, num_frames, chunk_frames):
         count = min(chunk_frames, num_frames - start)
         speaking = np.flatnonzero(~silent_frames(speech, STRETCH_FPS, count, start))

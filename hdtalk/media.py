@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -217,8 +218,12 @@ def check_output(path: str | os.PathLike, overwrite: bool) -> None:
         raise UsageError(f"{path} exists already. Choose another name or add --overwrite.")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: the folder {path.absolute().parent} does not exist.")
-    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{path}: the folder {path.absolute().parent} is not writable.")
+    try:  # permissions alone do not tell: file systems may be read-only
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # room is counted later
+            reason = f"the folder {path.absolute().parent} is not writable ({error.strerror})"
+            raise UsageError(f"{path}: {reason}. Choose another.") from error
 
 
 def commit(partial: Path, path: Path, overwrite: bool) -> None:

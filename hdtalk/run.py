@@ -151,7 +151,9 @@ class Run:
         landmarks_px = read_landmarks(landmarks)
         track_px = read_landmarks(track)
         if track_px is not None and len(track_px) != stop - first:
-            raise InputError(f"{track}: {len(track_px)} frames of landmarks for {stop - first} frames of {video}.")
+            raise InputError(
+                f"{_name(track)}: {len(track_px)} frames of landmarks for {stop - first} frames of {video}."
+            )
         features = None
         if speech is not None:
             open_audio(speech).close()
@@ -683,7 +685,7 @@ def read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:
     """float32 [T, 68, 2] from an array, .npy or .npz (`landmarks_px`). Raises `InputError`."""
     if source is None:
         return None
-    name = "landmarks" if isinstance(source, np.ndarray) else str(source)
+    name = _name(source)
     array: Any = source
     file: Any
     if not isinstance(source, np.ndarray):
@@ -697,6 +699,10 @@ def read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:
     if array.ndim != 3 or array.shape[1:] != (68, 2) or not len(array) or not np.isfinite(array).all():
         raise InputError(f"{name}: {array.dtype} {array.shape}, expected finite numbers [T,68,2].")
     return array.astype(np.float32)
+
+
+def _name(source: PathLike | np.ndarray) -> str:
+    return "landmarks" if isinstance(source, np.ndarray) else str(source)
 
 
 def _background_db(audio_mix: str) -> float | None:

@@ -55,14 +55,6 @@ def silent_frames(
     return ~inside | speech.silent[np.clip(rows, 0, len(speech.silent) - 1)]
 
 
-def own_voice(speech: SpeechFeatures) -> np.ndarray:
-    """Float32 `[13]`: mean MFCC of the recording where it speaks, and mean log2 pitch where it is voiced."""
-    speaking = ~speech.silent if (~speech.silent).sum() >= 10 else np.ones(len(speech.silent), bool)
-    voiced = speech.prosody[:, 1] > 0.3
-    pitch = speech.prosody[voiced, 0].mean() if voiced.any() else 0.0
-    return np.append(speech.mfcc[speaking].mean(0), pitch).astype(np.float32)
-
-
 def num_video_frames(speech: SpeechFeatures, fps: Fraction | float) -> int:
     """How many video frames at `fps` the speech covers (rounded up, at least one)."""
     fps = exact_fps(fps)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -246,6 +247,10 @@ GOOD = {
     "rotated": lambda: clip("good.mp4", size=(80, 64), rotation_degrees=90, pixel_format="yuv420p"),
     "odd size": lambda: clip("good.mp4", size=(63, 79)),
     "ten bits": lambda: clip("good.mp4", pixel_format="yuv420p10le"),
+    "4:4:4": lambda: clip("good.mp4", pixel_format="yuv444p"),
+    "variable rate": lambda: clip(
+        "good.mp4", times_s=[0.04 * t + 0.01 * (t % 2) for t in range(10)], time_base=Fraction(1, 100)
+    ),
     "29.97 fps": lambda: clip("good.mp4", fps=Fraction(30000, 1001), pixel_format="yuv420p"),
     "unicode and quotes": lambda: shutil.copy("shot.mp4", "ünï 'quoted' \"name\" $HOME.mp4"),
     "leading dash": lambda: shutil.copy("shot.mp4", "-shot.mp4"),
@@ -263,6 +268,57 @@ def test_unusual_video_is_edited(edit, here, kind):
     source, made = media.probe(name), media.probe(answer["output"])
     assert (made.width, made.height, made.fps, made.num_frames) == (source.width, source.height, source.fps, 10)
     assert made.has_audio and answer["num_edited"] == 10
+
+
+@pytest.mark.parametrize("seconds, num_frames", [(0.2, 5), (0.8, 20)])
+def test_shorter_and_longer_speech(edit, here, seconds, num_frames):
+    sound("other.wav", seconds)
+    np.savez("target.npz", landmarks_px=np.load("track.npz")["landmarks_px"][np.arange(num_frames) % 10])
+    result = edit("--landmarks", "target.npz", "--json", speech="other.wav")
+    assert result.exit_code == 0, (result.output, result.exception)
+    made = media.probe("out.mp4")
+    assert made.num_frames == num_frames and made.has_audio
+
+
+def test_video_in_which_nobody_is_to_be_seen(here):
+    clip("wall.mp4", size=(240, 320))
+    before = contents(here)
+    one_line(CliRunner().invoke(hdtalk, ["edit", "wall.mp4", "speech.wav"]), 3, "wall.mp4", "face")
+    assert contents(here) - before == {"wall_edited.mp4.job/lock"}
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder that nobody may write to")
+def test_folder_that_cannot_be_written_to(edit, here):
+    before = contents(here)
+    one_line(edit(output="/proc/out.mp4"), 2, "/proc", "not writable")
+    assert contents(here) == before
+
+
+def test_artefact_damaged_between_two_runs(edit, here, caplog):
+    assert edit().exit_code == 0
+    first = Path("out.mp4").read_bytes()
+    (artefact,) = Path("out.mp4.job/optimisation").glob("*.safetensors")
+    artefact.write_bytes(artefact.read_bytes()[:-100])
+    result = edit("--overwrite")
+    assert result.exit_code == 0 and f"{artefact}: damaged" in caplog.text
+    assert Path("out.mp4").read_bytes() == first
+
+
+@pytest.mark.parametrize("free_kb", [96, 400])
+def test_disk_that_is_really_full(here, edit, free_kb):
+    disk = here / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={free_kb}k", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("may not mount a small disk here")
+    try:
+        with pytest.MonkeyPatch.context() as patch:  # it fills up after the check that finds enough room
+            usage = shutil.disk_usage(here)
+            patch.setattr("hdtalk.plan.shutil.disk_usage", lambda _: usage)
+            one_line(edit(output=str(disk / "out.mp4")), 5, "full")
+        assert not (disk / "out.mp4").exists()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_dry_run_writes_nothing(edit, here, monkeypatch):

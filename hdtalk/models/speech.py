@@ -9,6 +9,7 @@ from hdtalk.models.emotion_encoder import EmotionEncoder
 from hdtalk.models.landmark_predictor import LandmarkPredictor
 
 EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")  # EVP's label order
+VOICED_ABOVE = 0.3  # of the voicing row
 
 
 class SpeechModel(nn.Module):
@@ -43,15 +44,47 @@ class SpeechModel(nn.Module):
 
     def emotion(self, rows: torch.Tensor, voice: torch.Tensor) -> torch.Tensor:
         """MFCC and prosody rows `[N, 4T + 24, 15]` -> emotion codes `[N, T, e]`; average them over a stretch. `voice`
-        `[N, 13]` or `[13]`: mean MFCC and pitch of the recording, for encoders that also see the rows relative to it
-        (`num_features` 28)."""
+        `[N, 21]` or `[21]`: what is constant in the recording (`voices_of`), for encoders that also see the rows
+        relative to it (`num_features` 28) and how it moves (36)."""
         rows = relative_to_voice(rows, voice)[..., : len(self.feature_mean)]
         return self.emotion_encoder.over_rows((rows - self.feature_mean) / self.feature_scale)
 
 
 def relative_to_voice(rows: torch.Tensor, voice: torch.Tensor) -> torch.Tensor:
-    """Rows `[N, R, 15]` -> `[N, R, 28]`: MFCC and pitch once more, against the recording's own mean. One person's high
-    voice is another one's low one; how far it rises tells more."""
-    relative = rows[..., :13] - voice[..., None, :]
-    voiced = (rows[..., 13:14] > 0.3).to(rows.dtype)
-    return torch.cat([rows, relative[..., :12], relative[..., 12:] * voiced], -1)
+    """Rows `[N, R, 15]` -> `[N, R, 36]`: MFCC and pitch once more, against the recording's own mean, as one person's
+    high voice is another one's low one; and how the voice moves, the same in every row, as no window of 280 ms shows
+    the range of a melody or the pace of a sentence."""
+    relative = rows[..., :13] - voice[..., None, :13]
+    voiced = (rows[..., 13:14] > VOICED_ABOVE).to(rows.dtype)
+    moves = voice[..., None, 13:].expand(*rows.shape[:-1], -1)
+    return torch.cat([rows, relative[..., :12], relative[..., 12:] * voiced, moves], -1)
+
+
+def voices_of(rows: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
+    """What is constant in recordings: rows `[N, R, 15]`, and where they hold speech, bool `[N, R]` -> `[N, 21]`: mean
+    MFCC, mean pitch (octaves against 150 Hz); then the pitch's deviation, its rise over the last quarter, its step from
+    row to row; the energy's deviation, step and flutter; the step of the MFCC; and the share of voiced rows."""
+    speaking = torch.where(speaking.sum(1, keepdim=True) >= 10, speaking, True)
+    voiced = rows[..., 13] > VOICED_ABOVE
+    mfcc, pitch, energy = rows[..., :12], rows[..., 12], rows[..., 14]
+    both_voiced, both_speaking = voiced[:, 1:] & voiced[:, :-1], speaking[:, 1:] & speaking[:, :-1]
+    count = voiced.cumsum(1)
+    ending = voiced & (count > 0.75 * count[:, -1:])
+    mean_pitch, mean_energy = _mean(pitch, voiced), _mean(energy, speaking)
+    moves = [
+        _mean((pitch - mean_pitch[:, None]) ** 2, voiced).sqrt(),
+        _mean(pitch, ending) - mean_pitch,
+        _mean(pitch.diff(dim=1).abs(), both_voiced),
+        _mean((energy - mean_energy[:, None]) ** 2, speaking).sqrt(),
+        _mean(energy.diff(dim=1).abs(), both_speaking),
+        _mean(energy.diff(n=2, dim=1).abs(), both_speaking[:, 1:] & both_speaking[:, :-1]),
+        _mean(mfcc.diff(dim=1).abs().mean(-1), both_speaking),
+        _mean(voiced.to(rows.dtype), speaking),
+    ]
+    means = [_mean(mfcc, speaking[..., None]), mean_pitch[:, None]]
+    return torch.cat([*means, torch.stack(moves, 1)], 1)
+
+
+def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Over dimension 1 where `where`; 0 where that is nowhere."""
+    return (values * where).sum(1) / where.sum(1).clamp(min=1)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hdtalk.device import resolve_precision
 from hdtalk.invert import encode_pivots
 from hdtalk.training.loop import picture_grid, to_uint8
 from hdtalk.training.rendered import RenderedStills
@@ -22,10 +23,11 @@ SLOPE, GAIN = 0.2, 2**0.5  # of the mapping network's leaky ReLU
 def codes_of(encoder: Any, stills: RenderedStills, count: int = 2048, batch_size: int = 16) -> torch.Tensor:
     """w of `count` pictures spread over the stills: the mean over the rows of the encoder's W+, float32 [n,512]."""
     chosen = np.unique(np.linspace(0, len(stills) - 1, count).astype(int))
+    dtype = resolve_precision("auto", next(encoder.parameters()).device)
     codes = []
     for part in np.array_split(chosen, max(1, len(chosen) // (8 * batch_size))):
         crops = stills.pictures(part).transpose(0, 3, 1, 2)
-        codes.append(encode_pivots(encoder, crops, batch_size, torch.bfloat16).mean(1))
+        codes.append(encode_pivots(encoder, crops, batch_size, dtype).mean(1))
     return torch.cat(codes)
 
 

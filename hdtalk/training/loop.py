@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hdtalk.device import autocast, resolve_precision
 from hdtalk.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ class Task:
         raise NotImplementedError
 
     def autocast(self):
-        return torch.autocast(self.device.type, torch.bfloat16)
+        """bfloat16 where the hardware multiplies it; elsewhere it would be slower than float32."""
+        return autocast(self.device, resolve_precision("auto", self.device))
 
     def update(self, loss: torch.Tensor, optimiser: str = "main") -> None:
         self.optimisers[optimiser].zero_grad(set_to_none=True)
@@ -84,13 +86,13 @@ class Task:
 class Replayed:
     """A network's forward and backward pass as CUDA graphs: small networks then wait no more for Python.
 
-    Called with batches of one shape. Runs under autocast in bfloat16 and returns a tensor or a tuple of tensors.
+    Called with batches of one shape. Runs in bfloat16 where the hardware multiplies it; returns a tensor or a tuple.
     Without a GPU, with `graphs` False, or where capturing fails (once said), it is the network's own method.
     """
 
     def __init__(self, net: nn.Module, config: TrainConfig, method: str = "forward"):
         self.graphs = config.graphs and config.device != "cpu"
-        self.network = _Autocast(net, torch.device(config.device).type, method)
+        self.network = _Autocast(net, torch.device(config.device), method)
         self.run: Any = None
 
     def __call__(self, images: torch.Tensor) -> Any:
@@ -108,12 +110,13 @@ class Replayed:
 
 
 class _Autocast(nn.Module):
-    def __init__(self, net: nn.Module, device_type: str, method: str):
+    def __init__(self, net: nn.Module, device: torch.device, method: str):
         super().__init__()
-        self.net, self.device_type, self.method = net, device_type, method
+        self.net, self.device, self.method = net, device, method
+        self.low = resolve_precision("auto", device) == torch.bfloat16
 
     def forward(self, images):
-        with torch.autocast(self.device_type, torch.bfloat16, cache_enabled=False):
+        with torch.autocast(self.device.type, torch.bfloat16, self.low, cache_enabled=False):
             answer = getattr(self.net, self.method)(images)
         return tuple(answer) if isinstance(answer, list) else answer
 

@@ -13,8 +13,9 @@ from torch import nn
 from torch.nn import functional
 
 from hdtalk.data import SpeechFeatures
+from hdtalk.emotion import own_voice
 from hdtalk.face_units import LIPS_INNER_LOWER, LIPS_INNER_UPPER, mouth_width
-from hdtalk.models.speech import EMOTIONS, SpeechModel, relative_to_voice
+from hdtalk.models.speech import EMOTIONS, VOICED_ABOVE, SpeechModel, relative_to_voice, voices_of
 from hdtalk.models.speech_decoder import SpeechDecoder
 from hdtalk.training.dtw import warp_rows_of
 from hdtalk.training.landmark_warp import distort, warp_expression
@@ -22,7 +23,7 @@ from hdtalk.training.loop import Task, TrainConfig
 from hdtalk.training.row_augment import RowAugment
 from hdtalk.training.speech_bank import SpeechBank, ViewBank, rows_of
 from hdtalk.training.speech_data import FPS, Take
-from hdtalk.windows import STRETCH_ROWS, WINDOW_ROWS, num_video_frames, own_voice, silent_frames, stretch_of_rows
+from hdtalk.windows import STRETCH_ROWS, WINDOW_ROWS, num_video_frames, silent_frames, stretch_of_rows
 
 CROP_FRAMES = 50  # two seconds of a take per item of stage 4
 MARGIN_ROWS = 80  # heard on both sides of a stretch, so that its mean and loudness are about the recording's
@@ -84,7 +85,7 @@ class SpeechTask(Task):
         spare = bank.num_rows[sounds] // STRETCH_ROWS - EMOTION_FRAMES  # negative: the take fits in
         start = spare.clamp(max=0) + (torch.rand(n, device=self.device) * (spare.abs() + 1)).long()
         rows, speaking = self.hear(bank, sounds, start, EMOTION_FRAMES, amount)
-        voiced = rows[..., 13:14] > 0.3
+        voiced = rows[..., 13:14] > VOICED_ABOVE
         timbre = torch.randn(n, 1, 12, device=self.device) * self.timbre
         pitch = torch.randn(n, 1, 1, device=self.device) * voiced * 0.25
         rows = rows + torch.cat([timbre.expand(-1, rows.shape[1], -1), pitch, torch.zeros_like(rows[..., 13:])], -1)
@@ -464,7 +465,7 @@ def take_codes(model: SpeechModel, takes: list[Take], device, version: int = 0) 
         sound = take.sounds[version]
         keep = _speaking(sound)
         rows = torch.from_numpy(stretch_of_rows(sound, num_video_frames(sound, FPS), prosody=True)).to(device)
-        voice = torch.from_numpy(own_voice(sound)).to(device)
+        voice = own_voice(sound).to(device)
         codes.append(model.emotion(rows[None], voice)[0, keep].mean(0))
     model.train(training)
     return torch.stack(codes)
@@ -526,14 +527,6 @@ def freed_of_voice(mfcc: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
     return (mfcc - mean) / (deviation + 1.0)
 
 
-def voices_of(rows: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
-    """`own_voice` `[N, 13]` of rows `[N, R, 15]`, for batches."""
-    weights = torch.where(speaking.sum(1, keepdim=True) >= 10, speaking, True)[..., None].to(rows.dtype)
-    voiced = (rows[..., 13:14] > 0.3).to(rows.dtype)
-    mfcc = (rows[..., :12] * weights).sum(1) / weights.sum(1)
-    return torch.cat([mfcc, (rows[..., 12:13] * voiced).sum(1) / voiced.sum(1).clamp(min=1)], -1)
-
-
 def normalised(sound: SpeechFeatures) -> np.ndarray:
     mean, scale = statistics(sound)
     return (sound.mfcc - mean) / scale
@@ -553,7 +546,7 @@ def feature_statistics(takes: list[Take], num_features: int) -> tuple[np.ndarray
     rows = []
     for sound in (sound for take in takes[::5] for sound in take.sounds):
         own = torch.from_numpy(np.concatenate([sound.mfcc, sound.prosody], 1)[~sound.silent])
-        rows.append(relative_to_voice(own[None], torch.from_numpy(own_voice(sound)))[0, :, :num_features].numpy())
+        rows.append(relative_to_voice(own[None], own_voice(sound))[0, :, :num_features].numpy())
     every = np.concatenate(rows)
     return every.mean(0), every.std(0) + 1e-3
 

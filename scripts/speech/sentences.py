@@ -1,5 +1,7 @@
 """What the synthetic speakers say, by language; written for this project, with many lip closures and all vowels."""
 
+import numpy as np
+
 TRAIN = {
     "en": [
         "My baby bought a purple map, and nobody moved.",
@@ -199,3 +201,24 @@ HELD_OUT = {
         "Možda ćemo sutra putovati zajedno.",
     ],
 }
+_ONSETS = ("p", "b", "m", "p", "b", "m", "f", "v", "t", "d", "k", "g", "s", "n", "l", "r", "pl", "br", "st", "")
+_VOWELS = ("a", "e", "i", "o", "u", "a", "o", "ai", "au")
+_CODAS = ("", "", "", "n", "m", "p", "s", "l", "r", "t")
+
+
+def invented(texts: tuple[str, ...], count: int, rng: np.random.Generator) -> list[str]:
+    """Sentences without sense: words of `texts` in any order, and words that are none where letters are Latin."""
+    words = [word.strip(".,?!").lower() for text in texts for word in text.split()]
+    latin = all(letter < "\u0250" for word in words for letter in word)
+    sentences = []
+    for _ in range(count):
+        chosen = []
+        for _ in range(int(rng.integers(5, 9))):
+            if latin and rng.random() < 0.5:
+                syllables = range(int(rng.integers(1, 4)))
+                chosen.append("".join(str(rng.choice(part)) for _ in syllables for part in (_ONSETS, _VOWELS, _CODAS)))
+            else:
+                chosen.append(words[rng.integers(len(words))])
+        pause = int(rng.integers(2, 5))
+        sentences.append(" ".join(chosen[:pause]) + rng.choice([",", ""]) + " " + " ".join(chosen[pause:]) + ".")
+    return sentences

@@ -28,7 +28,7 @@ def record(speaker: Speaker, out: Path) -> int:
             sound = parselmouth.Sound(samples, sample_rate)
             samples = call(sound, "Change gender", 60, 500, speaker.formant_ratio, 0, 1, 1).values[0][: len(samples)]
         samples, phones = _trim(samples, sample_rate, phones)
-        for emotion in EMOTIONS:
+        for emotion in EMOTIONS if not speaker.reader else [EMOTIONS[number % len(EMOTIONS)]]:
             level = 1 if emotion == "neutral" else int(rng.integers(1, 4))
             voiced, stretch = express(samples, sample_rate, emotion, level, rng, speaker.pitch_st)
             voiced = resample_poly(voiced, SAMPLE_RATE, sample_rate)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.speech.sentences import HELD_OUT, MORE, TRAIN
+from scripts.speech.sentences import HELD_OUT, MORE, TRAIN, invented
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Speaker:
     pitch_st: float = 0.0
     articulation: float = 1.0
     head_seed: int = 0
+    reader: bool = False  # says each sentence once, in one emotion; the others say each in all of them
 
 
 ESPEAK = [
@@ -90,7 +91,26 @@ LATER = [
     *[("espeak", f"cs+{v}", "cs", 1.0, 0) for v in ("f1", "m3")],
     *[("espeak", f"ru+{v}", "ru", 1.0, 0) for v in ("f4", "m2")],
 ]
+# Say many sentences once: few sentences teach few neighbourhoods of sounds
+READERS = [
+    *[("flite", "slt", "en", ratio, st) for ratio, st in ((1.0, 1), (0.92, -3), (1.1, 3), (0.84, -8))],
+    *[("flite", "rms", "en", ratio, st) for ratio, st in ((1.0, -1), (1.12, 5), (0.92, -3), (1.18, 8))],
+    *[("flite", "kal16", "en", ratio, st) for ratio, st in ((1.03, 1), (0.95, -2))],
+    *[("festival", "cmu_us_slt_arctic_hts", "en", ratio, st) for ratio, st in ((1.03, 1), (0.87, -6))],
+    *[("festival", "kal_diphone", "en", ratio, st) for ratio, st in ((1.04, 2), (0.96, -2))],
+    ("festival", "czech_ph", "cs", 1.05, 3),
+    ("festival", "lp_diphone", "it", 0.96, -2),
+    ("festival", "upc_ca_ona_hts", "ca", 1.05, 2),
+    ("festival", "suo_fi_lj_diphone", "fi", 1.05, 1),
+    *[("espeak", f"en-us+{v}", "en", 1.0, 0) for v in ("m4", "f1", "klatt3", "Alex")],
+    *[("espeak", f"en-gb-scotland+{v}", "en", 1.0, 0) for v in ("m3", "f2")],
+    *[
+        ("espeak", f"{v}", v[:2], 1.0, 0)
+        for v in ("de+m8", "fr+f1", "es+m7", "it+m1", "cs+f5", "nl+m3", "tr+m2", "fi+f2")
+    ],
+]
 SENTENCES_PER_SPEAKER = 5
+SENTENCES_PER_READER = 40
 
 
 def speakers() -> list[Speaker]:
@@ -102,12 +122,17 @@ def speakers() -> list[Speaker]:
     rows += [("validation", *row) for row in VALIDATION] + [("test", *row) for row in TEST]
     first_later = len(rows)
     rows += [("train", *row) for row in LATER]
+    first_reader = len(rows)
+    rows += [("train", *row) for row in READERS]
     result = []
     for index, (split, engine, voice, language, ratio, pitch_st) in enumerate(rows):
         texts = (TRAIN if split == "train" or language == "it" else HELD_OUT)[language]
         if index >= first_later:
             texts = MORE.get(language, texts)
-        chosen = rng.permutation(len(texts))[:SENTENCES_PER_SPEAKER]
+        reader = index >= first_reader
+        if reader:
+            texts = invented((*TRAIN[language], *MORE.get(language, ())), SENTENCES_PER_READER, rng)
+        chosen = rng.permutation(len(texts))[: None if reader else SENTENCES_PER_SPEAKER]
         low_voice = "+m" in voice or "klatt" in voice or voice[:3] in ("rms", "kal", "awb") or ratio < 0.95
         result.append(
             Speaker(
@@ -122,6 +147,7 @@ def speakers() -> list[Speaker]:
                 pitch_st=pitch_st,
                 articulation=float(np.clip(1 + 0.12 * rng.normal(), 0.75, 1.25)),
                 head_seed=1000 + index,
+                reader=reader,
             )
         )
     return result

@@ -39,8 +39,9 @@ class Bench:
     options: tuple[tuple[str, Any], ...] = ()
 
     def job(self, item: Item) -> Path:
-        """One job per clip for all our methods: what two of them have in common is computed once."""
-        return self.out / "jobs" / item.clip
+        """One job per source shot for all its clips and all our methods: what they have in common, the inversion above
+        all, is computed once."""
+        return self.out / "jobs" / "_".join(item.source.with_suffix("").parts[-6:])
 
 
 def ours(**options: Any) -> Method:

@@ -9,7 +9,7 @@ from hdtalk.models.alignment import AlignmentNetwork
 from hdtalk.models.content_encoder import ContentEncoder
 from hdtalk.models.emotion_encoder import EmotionEncoder
 from hdtalk.models.landmark_predictor import LandmarkPredictor
-from hdtalk.models.speech import SpeechModel
+from hdtalk.models.speech import SpeechModel, relative_to_voice, voices_of
 from hdtalk.models.speech_decoder import SpeechDecoder
 
 
@@ -124,3 +124,46 @@ def test_speech_model_is_one_state_dict_and_its_sizes():
             results.append(each.landmark_predictor(neutral, content, emotion)[0])
     assert results[0].shape == (1, 6, 68, 2)
     torch.testing.assert_close(*results)
+
+
+def melody(num_rows=80):
+    """Rows of a voice that rises by an octave at an even pace, and where it speaks: all but ten rows at each end."""
+    time = torch.arange(num_rows) / (num_rows - 1)
+    mfcc = torch.arange(12.0).expand(num_rows, -1)
+    rows = torch.cat([mfcc, time[:, None], torch.ones(num_rows, 1), (torch.arange(num_rows) % 2)[:, None]], 1)
+    speaking = torch.zeros(num_rows, dtype=torch.bool)
+    speaking[10:-10] = True
+    return rows[None], speaking[None]
+
+
+def test_voice_of_a_known_melody():
+    rows, speaking = melody()
+    voice = voices_of(rows, speaking)[0]
+    torch.testing.assert_close(voice[:12], torch.arange(12.0))
+    mean, deviation, ending, step, energy, pace, flutter, change, voiced = voice[12:].tolist()
+    assert mean == pytest.approx(0.5, abs=1e-5)
+    assert deviation == pytest.approx(12**-0.5, rel=0.02)  # of an even distribution
+    assert ending == pytest.approx(0.375, abs=0.01)  # the last quarter's middle against the whole's
+    assert step == pytest.approx(1 / 79, rel=1e-4)
+    assert (energy, pace, flutter) == pytest.approx((0.5, 1.0, 2.0))
+    assert (change, voiced) == pytest.approx((0.0, 1.0))
+
+
+def test_voice_hears_only_what_is_spoken_and_survives_silence():
+    rows, speaking = melody()
+    louder = torch.where(speaking[..., None], rows, rows + 5)
+    louder[..., 13] = rows[..., 13]
+    louder[..., 12] = rows[..., 12]
+    torch.testing.assert_close(voices_of(louder, speaking), voices_of(rows, speaking))
+    nothing = torch.zeros(1, 30, 15)
+    assert torch.isfinite(voices_of(nothing, torch.zeros(1, 30, dtype=torch.bool))).all()
+
+
+def test_features_are_the_rows_then_relative_then_how_the_voice_moves():
+    rows, speaking = melody()
+    voice = voices_of(rows, speaking)
+    features = relative_to_voice(rows, voice)
+    assert features.shape == (1, 80, 36)
+    torch.testing.assert_close(features[..., :15], rows)
+    torch.testing.assert_close(features[0, :, 27], rows[0, :, 12] - voice[0, 12])
+    torch.testing.assert_close(features[0, 7, 28:], voice[0, 13:])

@@ -58,8 +58,8 @@ def close_lips(local: np.ndarray, amount: np.ndarray | float, rest: float = 0.0)
 
 def neutral_face(local: np.ndarray, share: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
     """The person's neutral face `[68,2]` in face units, and the frames it was taken from: those with the lips closest
-    together, as frontal as the shot allows, at least three. A gap that remains is closed. Lips pressed together as for a
-    p are meant: half-open or resting ones are thicker, and displacements would come on top of that."""
+    together, as frontal as the shot allows, at least three. A gap that remains is closed. Lips pressed together as for
+    a p are meant: half-open or resting ones are thicker, and displacements would come on top of that."""
     gap = lip_gap(local)
     turned = np.abs(local[:, 33, 0] - local[:, [36, 45], 0].mean(-1))  # the nose leaves the middle as the head turns
     count = min(len(local), max(3, round(len(local) * share)))

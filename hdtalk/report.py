@@ -22,8 +22,10 @@ FACE_MARGIN = 1.9  # side of the pictures over the longer side of the landmarks'
 PER_FRAME = ("loss.start", "loss.total", "loss.lpips", "loss.landmarks", "border", "border_before")
 SCORES = {
     "encoder_psnr_db": "inversion by the encoder alone, PSNR (dB)",
+    "encoder_ssim": "inversion by the encoder alone, SSIM",
     "encoder_lpips": "inversion by the encoder alone, LPIPS",
     "psnr_db": "inversion after tuning, PSNR (dB)",
+    "ssim": "inversion after tuning, SSIM",
     "lpips": "inversion after tuning, LPIPS",
     "objective_start": "optimisation objective before, mean over frames",
     "objective_total": "optimisation objective after, mean over frames",

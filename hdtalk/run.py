@@ -26,6 +26,7 @@ from hdtalk.images import shrink, to_crops, to_images
 from hdtalk.job import Job, Stage, array_hash, file_hash, write_atomically
 from hdtalk.latent_space import latent_space
 from hdtalk.memory import keep_large_buffers
+from hdtalk.metrics.ssim import ssim
 from hdtalk.options import resolve
 from hdtalk.plan import CROP_CHUNK, Plan, estimate_bytes, estimate_seconds, frame_order, require_disk, used_frames
 from hdtalk.soundtrack import Soundtrack, open_audio
@@ -33,6 +34,7 @@ from hdtalk.weights import Bundle, load_bundle
 
 log = logging.getLogger(__name__)
 
+INVERSION_SCORES = ("encoder_psnr_db", "encoder_ssim", "encoder_lpips", "psnr_db", "ssim", "lpips")
 SHOT_SAMPLE = 512  # frames at most that stand for the shot's own codes
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
@@ -262,7 +264,7 @@ class Run:
             encoded, pivots, content_hash = self._find_pivots(crops, inputs)
         with self._timed("tuning"):
             inputs["landmarks"] = array_hash(face.landmarks_px)
-            tuning = self.job.stage("tuning", inputs={"pivots": content_hash, **inputs}, config=config)
+            tuning = self.job.stage("tuning", inputs={"pivots": content_hash, **inputs}, config=config, version=2)
             if not tuning.complete:
                 made = invert.tune_generator(
                     bundle.generator, bundle.perceptual, pivots.to(self.device), crops.read, config,
@@ -279,7 +281,7 @@ class Run:
             pivots = torch.from_numpy(arrays["pivots"])
             generator = _with_weights(bundle.generator, arrays)
             self.report("tuning", 1, 1)
-        scores = {name: tuning.table[name] for name in ("encoder_psnr_db", "encoder_lpips", "psnr_db", "lpips")}
+        scores = {name: tuning.table[name] for name in INVERSION_SCORES}
         in_domain, notice = judge_domain(scores, bundle.files["encoder"][1].quality, bundle.name, self.video.name)
         return Inversion(pivots, generator, tuning.content_hash, scores, in_domain, notice)
 
@@ -573,16 +575,19 @@ class Run:
         return lambda outputs: regions.lower_face_mask(source_px[outputs], target_px[outputs], side)
 
     def _score_inversion(self, crops: Crops, encoded, pivots, generator) -> dict[str, float]:
-        """PSNR and LPIPS of reconstructions, before tuning (by the encoder alone) and after, on at most 48 frames."""
+        """PSNR, SSIM and LPIPS of reconstructed crops, before tuning (by the encoder alone) and after, on at most 48
+        frames."""
         chosen = np.unique(np.linspace(0, len(crops.rows) - 1, 48).round().astype(int))
-        sums = dict.fromkeys(("encoder_psnr_db", "encoder_lpips", "psnr_db", "lpips"), 0.0)
+        sums = dict.fromkeys(INVERSION_SCORES, 0.0)
         for index in chosen:
-            target = to_images(crops.read(np.array([index])), self.device)
+            source = crops.read(np.array([index]))
+            target = to_images(source, self.device)
             side = self.config.invert.perceptual_side
             for prefix, network, ws in (("encoder_", self.bundle.generator, encoded), ("", generator, pivots)):
                 made = invert.reconstruct(network, ws[index : index + 1].to(self.device), 1, self.dtype)
                 error = ((made - target) / 2).square().mean().clamp_min(1e-10)
                 sums[f"{prefix}psnr_db"] += float(-10 * error.log10())
+                sums[f"{prefix}ssim"] += float(ssim(*(x.transpose(0, 2, 3, 1) for x in (to_crops(made), source)))[0])
                 with torch.no_grad():
                     sums[f"{prefix}lpips"] += float(self.bundle.perceptual(shrink(made, side), shrink(target, side)))
         return {name: round(total / len(chosen), 4) for name, total in sums.items()}

@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 DISK_FULL = (28, 122)  # no space left, quota exceeded
+WITH_JOB = ("edit", "invert", "emotion", "demo")  # their intermediate results stay in a job folder
 
 
 class HDTalkGroup(click.Group):
@@ -31,7 +32,8 @@ class HDTalkGroup(click.Group):
         except HDTalkError as error:
             failure = error
         except KeyboardInterrupt:
-            failure = Stopped("stopped; run the same command again to go on where it stopped")
+            again = "; run the same command again to go on where it stopped"
+            failure = Stopped(f"stopped{again if ctx.invoked_subcommand in WITH_JOB else ''}")
         except OSError as error:
             if isinstance(error, BrokenPipeError) or (error.filename is None and error.errno not in DISK_FULL):
                 raise
@@ -281,10 +283,16 @@ def _progress_bar(name: str):
     "--bundle", default="auto", show_default=True, help="Bundle that finds the face: auto, demo, ffhq or PATH."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Write all numbers and definitions to FILE.")
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False),
+    help='Write all numbers and definitions to FILE; an infinite PSNR is "inf", what is not measured null.',
+)
 @click.option("--csv", "csv_path", type=click.Path(dir_okay=False), help="Write one line per method and clip to FILE.")
 @click.option("--markdown", "markdown_path", type=click.Path(dir_okay=False), help="Write the table to FILE.")
-def evaluate(paths, methods, crop, bundle, device, json_path, csv_path, markdown_path) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace the files to write if they are there.")
+def evaluate(paths, methods, crop, bundle, device, json_path, csv_path, markdown_path, overwrite) -> None:
     """Score predicted videos against ground truth: FID, PSNR, SSIM, LPIPS, F-LD, M-LD, jitter, identity and LSE.
 
     PRED and GT are two files, or two folders whose videos have the same names. Several PRED before one GT stand side
@@ -301,18 +309,19 @@ def evaluate(paths, methods, crop, bundle, device, json_path, csv_path, markdown
     from hdtalk import scores
     from hdtalk.device import resolve_device
     from hdtalk.instruments import installed_instruments
+    from hdtalk.job import write_atomically
+    from hdtalk.outputs import check_outputs
 
-    outputs = {json_path: scores.to_json, csv_path: scores.to_csv, markdown_path: scores.to_markdown}
-    outputs = {Path(path): write for path, write in outputs.items() if path}
-    for path in outputs:
-        if not path.absolute().parent.is_dir():
-            raise UsageError(f"{path}: the folder {path.absolute().parent} does not exist.")
+    writers = [(json_path, scores.to_json), (csv_path, scores.to_csv), (markdown_path, scores.to_markdown)]
+    outputs = [(Path(path), write) for path, write in writers if path]
     pairs = evaluation.pairs_of_methods(paths, methods)
+    videos = [video for each in pairs.values() for pair in each for video in (pair.prediction, pair.ground_truth)]
+    check_outputs([path for path, _ in outputs], [*map(Path, paths), *videos], overwrite)
     instruments = installed_instruments(bundle, resolve_device(device))
     config = replace(evaluation.DEFAULTS, crop=crop)
     result = evaluation.evaluate(pairs, instruments, config, _show_clip)
-    for path, write in outputs.items():
-        path.write_text(write(result), encoding="utf-8")
+    for path, write in outputs:
+        write_atomically(path, write(result).encode())
     click.echo(scores.to_text(result))
 
 
@@ -436,8 +445,6 @@ def edit(video, speech, job, resume, settings, dry_run, as_json, **options) -> N
 
     options = _given(options, settings)
     if dry_run:
-        for name in ("emotion", "emotion_from"):
-            options.pop(name, None)
         return _show_plan(pipeline.plan_edit(video, speech, job=job, **options), as_json)
     with _stage_bars() as progress:
         result = pipeline.edit_video(video, speech, job=job, restart=not resume, progress=progress, **options)
@@ -471,7 +478,7 @@ def invert(video, job, resume, settings, dry_run, as_json, **options) -> None:
     default="neutral:happy",
     show_default=True,
     metavar="FIRST:SECOND",
-    help="Names of emotions, or recordings whose emotions are taken (a.wav:b.wav).",
+    help="Emotions (NAME or NAME:0..1), or recordings whose emotions are taken (a.wav:b.wav).",
 )
 @click.option("--steps", type=click.IntRange(2), default=5, show_default=True, help="Columns of the strip.")
 @click.option("--at", "at_s", type=float, help="Moment of the strip, s. [default: an open mouth near the middle]")
@@ -486,12 +493,13 @@ def emotion(video, speech, interp, steps, at_s, job, resume, settings, dry_run, 
     hdtalk emotion talk.mp4 speech.wav --interp calm.wav:angry.wav
     """
     from hdtalk import pipeline
-    from hdtalk.emotion_strip import interpolate_emotion, parse_ends
+    from hdtalk.emotion_strip import interpolate_emotion, output_of
 
-    parse_ends(interp)
     options = _given(options, settings)
     if dry_run:
-        return _show_plan(pipeline.plan_edit(video, speech, job=job, **options), as_json)
+        options["output"] = output_of(video, interp, options.get("output"), options.get("overwrite", False))
+        _show_plan(pipeline.plan_edit(video, speech, **options), as_json)
+        return click.echo("the strip takes one more inversion, of a single frame", err=True)
     if job or not resume:
         raise UsageError("hdtalk emotion makes two runs, each with its own job; --job and --restart are for edit.")
     with _stage_bars() as progress:
@@ -529,16 +537,18 @@ def landmarks(speech, video, output, preview, emotion, emotion_from, audio_longe
     """
     from pathlib import Path
 
-    from hdtalk import landmarks
+    from hdtalk import landmarks, media
     from hdtalk.device import resolve_device
+    from hdtalk.outputs import check_outputs
 
     if emotion and emotion_from:
         raise UsageError("--emotion and --emotion-from exclude each other. Give one of them.")
-    for path in filter(None, (output, preview)):
-        if Path(path).exists() and not overwrite:
-            raise UsageError(f"{path} exists. Pass --overwrite to replace it.")
     if not output.endswith(".npz"):
         raise UsageError(f"{output}: landmarks are written as .npz.")
+    outputs, inputs = filter(None, (output, preview)), filter(None, (speech, video, emotion_from, track))
+    check_outputs([Path(path) for path in outputs], map(Path, inputs), overwrite)
+    if preview:
+        media.check_output(preview, overwrite)
     shot = landmarks.speak_shot(
         video,
         speech,

@@ -1,7 +1,8 @@
 """From one emotion to another (the paper's figure 5): a strip of one moment, a video that moves between, landmarks."""
 
+import io
+import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +15,18 @@ import torch
 from hdtalk.audio import read_speech
 from hdtalk.crop import crop_faces
 from hdtalk.data import SpeechFeatures
-from hdtalk.device import resolve_device
 from hdtalk.draw import draw_landmarks
-from hdtalk.emotion import SPAN_FRAMES, mix_codes, named_code, voice_code
-from hdtalk.errors import UsageError
-from hdtalk.instruments import face_tracker
-from hdtalk.media import commit, probe, read_frames
+from hdtalk.emotion import SPAN_FRAMES, mix_codes, named_code, parse_emotion, voice_code
+from hdtalk.errors import InputError, UsageError
+from hdtalk.job import Job, stoppable, write_atomically
+from hdtalk.media import read_frames
 from hdtalk.models.speech import EMOTIONS, SpeechModel
 from hdtalk.options import resolve
+from hdtalk.outputs import check_outputs
 from hdtalk.pipeline import EditResult, edit_video
-from hdtalk.plan import frame_order, used_frames
-from hdtalk.run import read_landmarks
+from hdtalk.run import Run
 from hdtalk.speech_landmarks import predict_landmarks
 from hdtalk.squares import square_quads
-from hdtalk.weights import load_bundle
 from hdtalk.windows import STRETCH_FPS, num_video_frames
 
 STRIP_PX, LABEL_PX, GAP_PX = 256, 28, 6
@@ -62,7 +61,7 @@ def interpolate_emotion(
 ) -> EmotionStrip:
     """Re-voices `video` with `speech` while its emotion moves from one end of `interp` to the other.
 
-    `interp`: FIRST:SECOND, each the name of an emotion or a recording whose emotion is taken (`neutral:happy`,
+    `interp`: FIRST:SECOND, each an emotion (NAME or NAME:0..1) or a recording whose emotion is taken (`neutral:happy`,
     `a.wav:b.wav`). `output`: the video, by default VIDEO_FIRST-SECOND.mp4; strip and landmarks take its name with .png
     and .npz. `at_s`: moment of the strip, by default the widest open mouth of the speech's middle half.
     `track`: as for `edit_video`.
@@ -71,53 +70,63 @@ def interpolate_emotion(
     if steps < 2:
         raise UsageError(f"--steps {steps}: expected at least 2, the two ends.")
     ends = parse_ends(interp)
-    video = Path(video)
-    default = video.with_name(f"{video.stem}_{'-'.join(Path(end).stem for end in ends)}.mp4")
-    output = Path(output or default)
-    networks = load_bundle(bundle, resolve_device(device))
-    features, info, config = read_speech(speech), probe(video), resolve(options)
-    first, second = (_code(networks.speech, end) for end in ends)
-    start, stop = used_frames(info, config)
-    track = read_landmarks(track) if track is not None else face_tracker(networks)(video, start, stop).landmarks_px
-    assert track is not None
-    num_output = num_video_frames(features, info.fps)
-    order = frame_order(stop - start, num_output, config.audio_longer, config.audio_shorter)
-    source_px = track[order]
+    output = output_of(video, interp, output, resolve(options).overwrite)
+    common = {"bundle": bundle, "device": device, "progress": progress, **options}
+    run = Run.prepare(video, speech, output, bundle, device, None, None, track, progress, options)
+    with stoppable(run.job_folder), Job(run.job_folder) as run.job:
+        face = run.find_face()
+    features, fps, model = run.speech, run.info.fps, run.bundle.speech
+    assert features is not None
+    shown = face.present[run.order]
+    source_px = face.landmarks_px[run.order]
+    first, second = (_code(model, end) for end in ends)
 
     def predict(codes: torch.Tensor) -> np.ndarray:
-        return predict_landmarks(features, source_px, info.fps, model=networks.speech, emotion_codes=codes)
+        return predict_landmarks(features, source_px, fps, model=model, emotion_codes=codes)
 
     shares = np.linspace(0, 1, steps)
     held = np.stack([predict(mix_codes(first, second, float(share))) for share in shares])
+    moment = _moment(held[0], shown, float(fps), at_s)
     moving = predict(moving_codes(first, second, features))
-    common = {"bundle": bundle, "device": device, "progress": progress, **options}
     edit = edit_video(video, speech, output, landmarks=moving, track=track, **common)
+    _note(edit.manifest, interp=interp, steps=steps, strip_at_s=round(moment / float(fps), 3))
 
-    moment = _moment(held[0], float(info.fps), at_s)
-    still = int(order[moment])  # of the used part
-    span = {"trim_start": (start + still) / float(info.fps), "trim_end": (start + still + 1) / float(info.fps)}
+    still = int(run.order[moment])  # of the used part
+    span = {"trim_start": (run.first + still) / float(fps), "trim_end": (run.first + still + 1) / float(fps)}
     pictures = edit.job / "strip" / "pictures.mkv"
     pictures.parent.mkdir(exist_ok=True)
     edit_video(
-        video, speech, pictures, landmarks=held[:, moment], track=track[still : still + 1],
-        **{**common, **span, "codec": "ffv1", "overwrite": True},
+        video, speech, pictures, landmarks=held[:, moment], track=face.landmarks_px[still : still + 1],
+        **{**common, **span, "codec": "ffv1", "overwrite": True, "compare": False, "report": False},
     )  # fmt: skip
-    strip = output.with_suffix(".png")
+    strip, landmarks = output.with_suffix(".png"), output.with_suffix(".npz")
     _write_strip(list(read_frames(pictures)), held[:, moment], _labels(ends, shares), strip)
-    landmarks = output.with_suffix(".npz")
-    np.savez(landmarks, landmarks_px=held, moving_px=moving, shares=shares, fps=float(info.fps))
+    arrays = io.BytesIO()
+    np.savez(arrays, landmarks_px=held, moving_px=moving, shares=shares, fps=float(fps))
+    write_atomically(landmarks, arrays.getvalue())
     return EmotionStrip(strip, output, landmarks, edit)
 
 
+def output_of(
+    video: str | os.PathLike, interp: str, output: str | os.PathLike | None = None, overwrite: bool = False
+) -> Path:
+    """The video that will be written. Raises UsageError when strip or landmarks cannot be written beside it."""
+    names = "-".join(_name(end).replace(":", "") for end in parse_ends(interp))
+    output = Path(output or Path(video).with_name(f"{Path(video).stem}_{names}.mp4"))
+    check_outputs([output.with_suffix(".png"), output.with_suffix(".npz")], [Path(video)], overwrite)
+    return output
+
+
 def parse_ends(text: str) -> tuple[str, str]:
-    """`FIRST:SECOND` -> the two, each the name of an emotion or an existing file. Raises UsageError."""
+    """`FIRST:SECOND` -> the two, each an emotion (`NAME`, `NAME:0..1`) or an existing file. Raises UsageError."""
     parts = text.split(":")
-    for cut in range(1, len(parts)):  # a file's name may hold colons
+    for cut in range(1, len(parts)):  # intensities and the names of files hold colons, too
         ends = ":".join(parts[:cut]), ":".join(parts[cut:])
-        if all(end.lower() in EMOTIONS or Path(end).is_file() for end in ends):
+        if all(_is_emotion(end) or Path(end).is_file() for end in ends):
             return ends
     raise UsageError(
-        f"--interp {text}: expected FIRST:SECOND, each one of {', '.join(EMOTIONS)} or a recording that exists."
+        f"--interp {text}: expected FIRST:SECOND, each one of {', '.join(EMOTIONS)} (with :0..1 if wanted) or a "
+        "recording that exists."
     )
 
 
@@ -128,21 +137,45 @@ def moving_codes(first: torch.Tensor, second: torch.Tensor, speech: SpeechFeatur
     return torch.lerp(first[None], second[None], shares)
 
 
+def _is_emotion(end: str) -> bool:
+    try:
+        return bool(parse_emotion(end))
+    except UsageError:
+        return False
+
+
 def _code(model: SpeechModel, end: str) -> torch.Tensor:
-    return named_code(model, end) if end.lower() in EMOTIONS else voice_code(model, read_speech(end))
+    return named_code(model, end) if _is_emotion(end) else voice_code(model, read_speech(end))
 
 
-def _moment(landmarks_px: np.ndarray, fps: float, at_s: float | None) -> int:
+def _name(end: str) -> str:
+    return end.lower() if _is_emotion(end) else Path(end).stem
+
+
+def _note(manifest: Path, **emotion: Any) -> None:
+    """Writes what the emotion did into OUT.json, where `edit_video` knows landmarks only."""
+    content = json.loads(manifest.read_text())
+    write_atomically(manifest, (json.dumps(content | {"emotion": emotion}, indent=1) + "\n").encode())
+
+
+def _moment(landmarks_px: np.ndarray, shown: np.ndarray, fps: float, at_s: float | None) -> int:
+    """The output frame of the strip. Raises UsageError when none, or not the wanted one, shows the face."""
     count = len(landmarks_px)
     if at_s is not None:
-        return int(np.clip(round(at_s * fps), 0, count - 1))
+        wanted = round(at_s * fps)
+        if not 0 <= wanted < count or not shown[wanted]:
+            raise UsageError(f"--at {at_s:g}: no frame with the face there; the speech lasts {count / fps:.2f} s.")
+        return wanted
     opening = np.linalg.norm(landmarks_px[:, 66] - landmarks_px[:, 62], axis=-1)
-    middle = np.arange(count // 4, max(count // 4 + 1, count - count // 4))
-    return int(middle[opening[middle].argmax()])
+    middle = np.flatnonzero(shown[count // 4 : max(count // 4 + 1, count - count // 4)]) + count // 4
+    candidates = middle if len(middle) else np.flatnonzero(shown)
+    if not len(candidates):
+        raise InputError("no face in any frame that the speech covers. Expected one talking head; try --face.")
+    return int(candidates[opening[candidates].argmax()])
 
 
 def _labels(ends: tuple[str, str], shares: np.ndarray) -> list[str]:
-    names = [Path(end).stem for end in ends]
+    names = [_name(end) for end in ends]
     return [names[0], *(f"{share:.2f}" for share in shares[1:-1]), names[1]]
 
 
@@ -160,6 +193,4 @@ def _write_strip(frames: list[np.ndarray], landmarks_px: np.ndarray, labels: lis
         cv2.putText(head, label, (4, LABEL_PX - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (40, 40, 40), 1, cv2.LINE_AA)
         columns += [np.vstack([head, face, lines]), np.full((LABEL_PX + 2 * STRIP_PX, GAP_PX, 3), 255, np.uint8)]
     _, data = cv2.imencode(".png", np.hstack(columns[:-1])[..., ::-1])
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".png", delete=False) as file:
-        file.write(data.tobytes())
-    commit(Path(file.name), path, overwrite=True)
+    write_atomically(path, data.tobytes())

@@ -5,7 +5,7 @@ HDTalkError               1  the run failed
 ├── InputError            3  a file that the user passed cannot be used
 ├── WeightsError          4  weights are missing, damaged, of the wrong kind, or refused as unsafe
 ├── ResourceError         5  memory or disk ran out
-└── Stopped             130  the user stopped the run; it can be resumed
+└── Stopped             130  the user stopped the command
 
 A message is one line: what happened, in which file, what was expected, what to try.
 """

@@ -3,6 +3,8 @@
 import csv
 import logging
 import math
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -39,7 +41,7 @@ SYNC_FPS, SYNC_PX = 25, 224
 
 @dataclass(frozen=True)
 class Pair:
-    """A predicted video and the true one, under the clip's name."""
+    """A predicted video and the true one, under the clip's name (the same in all methods)."""
 
     clip: str
     prediction: Path
@@ -71,9 +73,10 @@ def evaluate(
                 tracks[pair.ground_truth] = instruments.track(pair.ground_truth)
             clips.append(_score_clip(method, pair, tracks.get(pair.ground_truth), instruments, config, distribution))
             done += 1
-        mine = [clip.values for clip in clips if clip.method == method]
-        scores[method] = {column: _mean(column, [values[column] for values in mine]) for column in mine[0]}
+        mine = [clip for clip in clips if clip.method == method]
+        scores[method] = {column: _mean(column, [clip.values[column] for clip in mine]) for column in mine[0].values}
         scores[method]["FID"] = distribution.distance()
+        notes += _identical_clips(method, mine)
     if progress:
         progress(total, total, "done")
     return _named(scores, clips, instruments, config, notes)
@@ -96,11 +99,11 @@ def pairs_of_methods(paths: Sequence[str | Path], names: Sequence[str] = ()) -> 
     methods: dict[str, list[Pair]] = {}
     own_names: Sequence[str | None] = names or [None] * len(predictions)
     for path, name in zip(predictions, own_names, strict=True):
-        found = read_pairs(path, name) if any(tables) else {name or path.absolute().stem: find_pairs(path, files[-1])}
+        found = _read_csv(path, name) if any(tables) else {name or path.absolute().stem: find_pairs(path, files[-1])}
         if twice := set(found) & set(methods):
             raise UsageError(f"two methods are called {min(twice)}; name them apart with --method.")
         methods |= found
-    return methods
+    return _with_clip_names(methods)
 
 
 def find_pairs(prediction: str | Path, ground_truth: str | Path) -> list[Pair]:
@@ -130,35 +133,44 @@ def find_pairs(prediction: str | Path, ground_truth: str | Path) -> list[Pair]:
 
 def read_pairs(path: str | Path, default_method: str | None = None) -> dict[str, list[Pair]]:
     """Method -> pairs from a CSV with the columns `prediction`, `ground_truth` and, if wanted, `method` and `clip`;
-    paths are relative to the CSV's folder. Raises InputError that names the line."""
-    path = Path(path)
+    paths are relative to the CSV's folder. Clips without a name get that of the true video, with as many of its folders
+    as tell it from the others. Raises InputError that names the line, UsageError for a method named twice over."""
+    return _with_clip_names(_read_csv(Path(path), default_method))
+
+
+def _read_csv(path: Path, default_method: str | None) -> dict[str, list[Pair]]:
+    """As `read_pairs`, but a clip that has no name there has none yet."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             names = {(name or "").strip().lower() for name in reader.fieldnames or []}
             if not {"prediction", "ground_truth"} <= names:
                 raise InputError(f"{path}: its first line must name the columns prediction and ground_truth.")
-            rows = [
-                {str(key or "").strip().lower(): str(value or "").strip() for key, value in row.items()}
-                for row in reader
-            ]
+            rows = [(reader.line_num, _stripped(row)) for row in reader]
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as CSV ({error}).") from None
     methods: dict[str, list[Pair]] = {}
-    for line, row in enumerate(rows, 2):
+    for line, row in rows:
         if not any(row.values()):
             continue
-        prediction, ground_truth = path.parent / row["prediction"], path.parent / row["ground_truth"]
-        for video in (prediction, ground_truth):
-            if not video.is_file():
-                raise InputError(f"{path}, line {line}: there is no file {video}.")
-        method = row.get("method") or default_method or path.stem
-        methods.setdefault(method, []).append(Pair(row.get("clip") or ground_truth.stem, prediction, ground_truth))
+        if default_method and row.get("method"):
+            raise UsageError(f"{path}: names the methods itself. Leave out --method, or the column method there.")
+        for column in ("prediction", "ground_truth"):
+            if not row[column]:
+                raise InputError(f"{path}, line {line}: the cell {column} is empty. Give the path of a video.")
+            if not (path.parent / row[column]).is_file():
+                raise InputError(f"{path}, line {line}: there is no file {path.parent / row[column]}.")
+        pair = Pair(row.get("clip", ""), path.parent / row["prediction"], path.parent / row["ground_truth"])
+        methods.setdefault(row.get("method") or default_method or path.stem, []).append(pair)
     if not methods:
         raise InputError(f"{path}: holds no pairs.")
     return methods
+
+
+def _stripped(row: Mapping) -> dict[str, str]:
+    return {str(key or "").strip().lower(): str(value or "").strip() for key, value in row.items()}
 
 
 def _videos_below(folder: Path) -> dict[str, Path]:
@@ -171,6 +183,38 @@ def _videos_below(folder: Path) -> dict[str, Path]:
             raise InputError(f"{folder}: both {found[name].name} and {path.name} are there; keep one of each name.")
         found[name] = path
     return found
+
+
+def _with_clip_names(methods: Mapping[str, Sequence[Pair]]) -> dict[str, list[Pair]]:
+    """Names the clips that have no name after their true videos, and numbers what has one name in one method."""
+    names = _shortest_names({_location(pair) for pairs in methods.values() for pair in pairs if not pair.clip})
+    named: dict[str, list[Pair]] = {method: [] for method in methods}
+    for method, pairs in methods.items():
+        times: Counter[str] = Counter()
+        for pair in pairs:
+            clip = pair.clip or names[_location(pair)]
+            times[clip] += 1
+            named[method].append(replace(pair, clip=clip if times[clip] == 1 else f"{clip} ({times[clip]})"))
+    return named
+
+
+def _location(pair: Pair) -> Path:
+    return Path(os.path.abspath(pair.ground_truth))
+
+
+def _shortest_names(videos: set[Path]) -> dict[Path, str]:
+    """The shortest end of each path that no other has: 001, but happy/001 where sad/001 is there too. Suffixes are
+    shown only where nothing else differs."""
+    bare = {video: video.with_suffix("") for video in videos}
+    num_alike = Counter(bare.values())
+    names: dict[Path, str] = {}
+    length = 1
+    while len(names) < len(num_alike):
+        ends = {path: "/".join(path.parts[-length:]) for path in num_alike if path not in names}
+        times = Counter(ends.values())
+        names |= {path: end for path, end in ends.items() if times[end] == 1}
+        length += 1
+    return {video: names[path] + (video.suffix if num_alike[path] > 1 else "") for video, path in bare.items()}
 
 
 def _some(names) -> str:
@@ -186,6 +230,15 @@ def _unequal_clips(methods: Mapping[str, Sequence[Pair]]) -> list[str]:
         for name, clips in lacking.items()
         if clips
     ]
+
+
+def _identical_clips(method: str, clips: Sequence[ClipScores]) -> list[str]:
+    """A note where some clips, not all, equal the truth in every frame: the method's PSNR is over the others."""
+    identical = [clip.clip for clip in clips if math.isinf(clip.values["PSNR"])]
+    if not 0 < len(identical) < len(clips):
+        return []
+    count = f"{len(identical)} of {len(clips)} clips equal the ground truth in every frame ({_some(identical)})"
+    return [f"{method}: {count}; PSNR leaves them out"]
 
 
 # ------------------------------------------------------------------------------------------------- one clip
@@ -353,9 +406,13 @@ def _align(pair: Pair) -> _Alignment:
         )
     num_frames = sum(1 for index in range(true.num_frames) if round(index * rate) < predicted.num_frames)
     excess_s = predicted.duration_s - true.duration_s
-    if num_frames < true.num_frames or abs(excess_s) > 0.5 / float(true.fps):
-        longer = "longer" if excess_s > 0 else "shorter"
-        notes.append(f"prediction {abs(excess_s):.2f} s {longer}: only the first {num_frames} true frames are compared")
+    lacking, surplus = true.num_frames - num_frames, predicted.num_frames - math.ceil(true.num_frames * rate)
+    if lacking:
+        shorter = f"prediction {max(-excess_s, 0):.2f} s shorter"
+        notes.append(f"{shorter}: the last {lacking} of {true.num_frames} true frames are left out")
+    elif surplus > rate / 2:  # more than half a true frame
+        longer = f"prediction {excess_s:.2f} s longer"
+        notes.append(f"{longer}: its last {surplus} of {predicted.num_frames} frames are left out")
     return _Alignment(predicted, true, num_frames, rate, tuple(notes))
 
 

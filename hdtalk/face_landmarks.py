@@ -234,25 +234,31 @@ def _choose(people: list[_Person], cuts: list[int], num_frames: int, face: str, 
     return followed
 
 
-def _wanted(people: list[_Person], face: str, name: str) -> _Person:
-    if face == "largest":
-        return _largest(people)
+def check_face(face: str) -> list[float]:
+    """The numbers of `--face`: none for "largest", one for an index, two for a point. Raises UsageError."""
     try:
-        numbers = [float(part) for part in face.split(",")]
+        numbers = [] if face == "largest" else [float(part) for part in face.split(",")]
     except ValueError:
-        numbers = []
-    if len(numbers) == 2:
-        point = np.array(numbers)
-        nearest = min(people, key=lambda p: np.linalg.norm(_centre(p.boxes[p.first]) - point) / _size(p.boxes[p.first]))
-        box = nearest.boxes[nearest.first]
-        if np.linalg.norm(_centre(box) - point) > _size(box):
-            raise UsageError(f"{name}: no face near {face}. There are: {_listing(people)}.")
-        return nearest
-    if len(numbers) == 1 and numbers[0] == int(numbers[0]):
+        numbers = [0.5]
+    if len(numbers) > 2 or len(numbers) == 1 and numbers[0] != int(numbers[0]):
+        raise UsageError(f"--face {face}: expected largest, the index of a face (0 is the leftmost) or a point x,y.")
+    return numbers
+
+
+def _wanted(people: list[_Person], face: str, name: str) -> _Person:
+    numbers = check_face(face)
+    if not numbers:
+        return _largest(people)
+    if len(numbers) == 1:
         if 0 <= numbers[0] < len(people):
             return people[int(numbers[0])]
         raise UsageError(f"{name}: there is no face {face}. There are: {_listing(people)}.")
-    raise UsageError(f"--face {face}: expected largest, the index of a face (0 is the leftmost) or a point x,y.")
+    point = np.array(numbers)
+    nearest = min(people, key=lambda p: np.linalg.norm(_centre(p.boxes[p.first]) - point) / _size(p.boxes[p.first]))
+    box = nearest.boxes[nearest.first]
+    if np.linalg.norm(_centre(box) - point) > _size(box):
+        raise UsageError(f"{name}: no face near {face}. There are: {_listing(people)}.")
+    return nearest
 
 
 def _largest(people: list[_Person]) -> _Person:

@@ -5,7 +5,6 @@ import functools
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +18,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from hdtalk.config import MediaConfig
 from hdtalk.data import ColourTags, VideoInfo
 from hdtalk.errors import InputError, ResourceError, UsageError
+from hdtalk.outputs import check_writable
 from hdtalk.soundtrack import Soundtrack
 from hdtalk.tonemap import is_hdr, tone_map
 
@@ -214,16 +214,17 @@ def check_output(path: str | os.PathLike, overwrite: bool) -> None:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path}: the output must end in {', '.join(SUFFIXES)}.")
-    if path.exists() and (not overwrite or not path.is_file()):
-        raise UsageError(f"{path} exists already. Choose another name or add --overwrite.")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"{path}: the folder {path.absolute().parent} does not exist.")
-    try:  # permissions alone do not tell: file systems may be read-only
-        tempfile.TemporaryFile(dir=path.absolute().parent).close()
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # room is counted later
-            reason = f"the folder {path.absolute().parent} is not writable ({error.strerror})"
-            raise UsageError(f"{path}: {reason}. Choose another.") from error
+    check_writable(path, overwrite)
+
+
+def check_encoder(config: MediaConfig = DEFAULTS) -> None:
+    """Raises UsageError when the codec is none that can be written here."""
+    try:
+        if av.Codec(config.codec, "w").type == "video":
+            return
+    except (ValueError, av.error.FFmpegError):
+        pass
+    raise UsageError(f"the codec {config.codec!r} cannot be written here. Try libx264, libx265 or ffv1.")
 
 
 def commit(partial: Path, path: Path, overwrite: bool) -> None:
@@ -540,10 +541,8 @@ def _decode_from(scan: _Scan, pts: int) -> Iterator[av.VideoFrame]:
 
 def _add_video_stream(container, info: VideoInfo, config: MediaConfig) -> av.video.stream.VideoStream:
     options = {"crf": str(config.crf), "preset": config.preset} if config.codec.startswith("libx26") else {}
-    try:
-        stream = container.add_stream(config.codec, rate=info.fps, options=options)
-    except (ValueError, av.error.FFmpegError):
-        raise UsageError(f"the codec {config.codec!r} cannot be written here. Try libx264, libx265 or ffv1.") from None
+    check_encoder(config)
+    stream = container.add_stream(config.codec, rate=info.fps, options=options)
     stream.width, stream.height = info.width, info.height
     context = stream.codec_context
     context.thread_count = config.encoder_threads

@@ -30,6 +30,8 @@ CHOICES = {
     "stitch.region": ("auto", "face", "head", "lower"),
 }
 NOT_NEGATIVE = ("seed", "trim_start", "trim_end")
+NOT_NEGATIVE_WORDS = {"steps", "passes", "patience", "rate", "crf", "lambda"}  # a name's first or last
+HIGHEST = {"media.crf": 63}
 
 
 def resolve(options: Mapping[str, Any]) -> EditConfig:
@@ -92,8 +94,12 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         ) from error
     if name in CHOICES and value not in CHOICES[name]:
         raise UsageError(f"{name}: {value!r} is unknown. Known: {', '.join(CHOICES[name])}.")
-    if isinstance(value, float) and value != value or name in NOT_NEGATIVE and value < 0:
+    words = name.rpartition(".")[2].split("_")
+    bounded = name in NOT_NEGATIVE or not NOT_NEGATIVE_WORDS.isdisjoint((words[0], words[-1]))
+    if isinstance(value, float) and value != value or bounded and value < 0:
         raise UsageError(f"{name}: {value} is not possible; expected 0 or more.")
+    if value > HIGHEST.get(name, value):
+        raise UsageError(f"{name}: {value} is not possible; expected at most {HIGHEST[name]}.")
     if name.endswith(("batch_size", "chunk_frames", "components", "_every")) and value < 1:
         raise UsageError(f"{name}: {value} is not possible; expected 1 or more.")
     return value

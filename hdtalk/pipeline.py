@@ -134,6 +134,8 @@ def plan_edit(
     output: PathLike | None = None,
     *,
     bundle: str = "auto",
+    emotion: str | None = None,
+    emotion_from: PathLike | None = None,
     device: str = "auto",
     job: PathLike | None = None,
     landmarks: PathLike | np.ndarray | None = None,
@@ -141,4 +143,6 @@ def plan_edit(
     **options: Any,
 ) -> Plan:
     """Checks everything that `edit_video` (or, without speech, `invert_video`) checks first, and estimates its cost."""
-    return Run.prepare(video, speech, output, bundle, device, job, landmarks, track, None, options, estimate=True).plan
+    run = Run.prepare(video, speech, output, bundle, device, job, landmarks, track, None, options, estimate=True)
+    run.set_emotion(emotion, emotion_from)
+    return run.plan

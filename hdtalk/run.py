@@ -28,6 +28,7 @@ from hdtalk.latent_space import latent_space
 from hdtalk.memory import keep_large_buffers
 from hdtalk.metrics.ssim import ssim
 from hdtalk.options import resolve
+from hdtalk.outputs import check_outputs
 from hdtalk.plan import CROP_CHUNK, Plan, estimate_bytes, estimate_seconds, frame_order, require_disk, used_frames
 from hdtalk.soundtrack import Soundtrack, open_audio
 from hdtalk.weights import Bundle, load_bundle
@@ -135,15 +136,14 @@ class Run:
         measures how long the work will take."""
         config = resolve(options)
         _background_db(config.audio_mix)
+        media.check_encoder(config.media)
+        face_landmarks.check_face(config.faces.face)
         video = Path(video)
         output = Path(output or video.with_name(f"{video.stem}_{'edited' if speech else 'inverted'}.mp4"))
+        beside = [output.with_suffix(".json"), *([_beside(output, "_compare")] if config.compare else [])]
+        beside += [_beside(output, "_report").with_suffix(".html")] if config.report else []
+        check_outputs([output, *beside], (Path(path) for path in (video, speech) if path is not None), config.overwrite)
         media.check_output(output, config.overwrite)
-        for beside in [output.with_suffix(".json"), *([_beside(output, "_compare")] if config.compare else [])]:
-            if beside.exists() and not config.overwrite:
-                raise UsageError(f"{beside} exists already. Choose another name for the output or add --overwrite.")
-        for place in (video, speech):
-            if place is not None and output.exists() and os.path.samefile(output, place):
-                raise UsageError(f"{output}: the output would overwrite an input. Choose another name.")
         info = media.probe(video, config.media)
         first, stop = used_frames(info, config)
         if stop <= first:
@@ -473,7 +473,7 @@ class Run:
         from hdtalk import report
 
         return report.write_report(
-            self.output.with_name(f"{self.output.stem}_report.html"),
+            _beside(self.output, "_report").with_suffix(".html"),
             json.loads(manifest.read_text()),
             self.job_folder,
             self.video,
@@ -593,12 +593,13 @@ class Run:
         return {name: round(total / len(chosen), 4) for name, total in sums.items()}
 
     def _soundtrack(self):
+        start_s = float(self.first / self.info.fps)
         if self.speech_path is None:
-            return Soundtrack(self.video, config=self.config.media) if self.info.has_audio and not self.first else None
+            own = Soundtrack(self.video, config=self.config.media, start_s=start_s)
+            return own if self.info.has_audio else None
         background_db = _background_db(self.config.audio_mix)
         if background_db is None or not self.info.has_audio:
             return Soundtrack(self.speech_path, config=self.config.media)
-        start_s = float(self.first / self.info.fps)
         return Soundtrack(self.speech_path, self.video, background_db, start_s, self.config.media)
 
     def _reconstructions(self, crops: Crops, inversion: Inversion) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

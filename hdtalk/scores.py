@@ -75,11 +75,11 @@ def to_markdown(evaluation: Evaluation) -> str:
 
 
 def to_json(evaluation: Evaluation) -> str:
-    """`scores`: method -> column -> value. Infinite values are written `Infinity`, as Python reads them; values that
-    could not be measured are null."""
+    """`scores`: method -> column -> value. JSON has no infinity: an infinite value is the string "inf"; one that
+    could not be measured is null."""
 
-    def plain(values: dict[str, float]) -> dict[str, float | None]:
-        return {column: None if math.isnan(value) else value for column, value in values.items()}
+    def plain(values: dict[str, float]) -> dict[str, float | str | None]:
+        return {column: _json_number(value) for column, value in values.items()}
 
     content = {
         "crop": evaluation.crop,
@@ -98,7 +98,7 @@ def to_json(evaluation: Evaluation) -> str:
         "missing": evaluation.missing,
         "notes": evaluation.notes,
     }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_csv(evaluation: Evaluation) -> str:
@@ -112,6 +112,12 @@ def to_csv(evaluation: Evaluation) -> str:
         num_frames = sum(clip.num_frames for clip in evaluation.clips if clip.method == method)
         writer.writerow([method, "*", num_frames, *_cells(evaluation.columns, row)])
     return stream.getvalue()
+
+
+def _json_number(value: float) -> float | str | None:
+    if math.isnan(value):
+        return None
+    return str(value) if math.isinf(value) else value
 
 
 def _cells(columns: list[str], values: dict[str, float]) -> list[str]:

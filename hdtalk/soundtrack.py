@@ -27,8 +27,8 @@ BLOCK = 1024  # samples of an AAC frame
 class Soundtrack:
     """Speech for `VideoWriter`, optionally over the source's own sound lowered by `background_db` (say -12).
 
-    Sound is cut where the picture ends. Alone, the speech is stream-copied when its codec may live in the container,
-    else encoded as AAC of the same rate and channels.
+    Sound is cut where the picture ends. Alone and from its start, the speech is stream-copied when its codec may live
+    in the container, else encoded as AAC of the same rate and channels. `start_s`: how much of it is left out first.
     """
 
     def __init__(
@@ -38,7 +38,9 @@ class Soundtrack:
         background_db: float = -12.0,
         background_start_s: float = 0.0,
         config: MediaConfig = MediaConfig(),  # noqa: B008 (frozen)
+        start_s: float = 0.0,
     ):
+        self._start_s = start_s
         self._speech, self._background, self._config = speech, background, config
         self._gain, self._background_start_s = 10 ** (background_db / 20), background_start_s
         self._opened: list = []
@@ -49,7 +51,7 @@ class Soundtrack:
         self._opened.append(source)
         audio = source.streams.audio[0]
         self._written, self._clipped, self._packets = 0, 0, None
-        if self._background is None and audio.codec.name in COPIED[container.format.name]:
+        if self._background is None and not self._start_s and audio.codec.name in COPIED[container.format.name]:
             self._stream = container.add_stream_from_template(audio)
             self._packets = (packet for packet in source.demux(audio) if packet.size and packet.pts is not None)
             self._pending = next(self._packets, None)
@@ -61,6 +63,7 @@ class Soundtrack:
         self._stream = container.add_stream("aac", rate=self.rate, layout=self._layout)
         self._stream.bit_rate = min(self._config.audio_bitrate_per_channel * channels, 6 * self.rate * channels)
         self._inputs = [_SampleStream(decode_audio(source, self.rate), channels)]
+        self._inputs[0].read(round(self._start_s * self.rate))
         if self._background is not None:
             background = open_audio(self._background)
             self._opened.append(background)

@@ -69,8 +69,9 @@ def official_files(names: Iterable[str]) -> list[OfficialFile]:
             if name in (official.name, official.role, "all") or (name == "ffhq" and official.needed)
         ]
         if not matches:
-            known = ", ".join(["ffhq", "all", *(official.name for official in OFFICIAL_FILES)])
-            raise UsageError(f"{name}: no such bundle or file of weights; known: {known}.")
+            roles = dict.fromkeys(official.role for official in OFFICIAL_FILES)
+            known = ", ".join(["ffhq", "all", *roles, *(official.name for official in OFFICIAL_FILES)])
+            raise UsageError(f"{name}: no such bundle, role or file of weights; known: {known}.")
         chosen += [official for official in matches if official not in chosen]
     return chosen
 

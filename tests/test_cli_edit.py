@@ -151,6 +151,11 @@ ARGUMENTS = {
     "negative trim": (["--trim-start", "-1"], 2),
     "wrong suffix": (["-o", "out.avi"], 2),
     "folder of the output is not there": (["-o", "nowhere/out.mp4"], 2),
+    "face in no known form": (["--face", "leftmost"], 2),
+    "unknown codec": (["--codec", "bogus"], 2),
+    "quality out of range": (["--crf", "999"], 2),
+    "negative steps": (["--set", "invert.steps=-3"], 2),
+    "recording of the emotion missing": (["--emotion-from", "gone.wav"], 3),
     "no such bundle": (["--bundle", "nowhere"], 4),
     "landmarks missing": (["--landmarks", "nothing.npz"], 3),
     "landmarks of the wrong kind": (["--landmarks", "speech.wav"], 3),
@@ -158,12 +163,13 @@ ARGUMENTS = {
 }
 
 
+@pytest.mark.parametrize("dry", [False, True])
 @pytest.mark.parametrize("kind", ARGUMENTS)
-def test_bad_arguments(edit, here, kind):
+def test_bad_arguments(edit, here, kind, dry):
     np.savez("short.npz", landmarks_px=np.zeros((3, 68, 2), np.float32))
     before = contents(here)
     arguments, code = ARGUMENTS[kind]
-    result = edit(*arguments)
+    result = edit(*arguments, *["--dry-run"] * dry)
     assert result.exit_code == code and "Traceback" not in result.output
     if "Usage:" not in result.output:  # click's own answers take a few lines
         one_line(result, code)
@@ -176,6 +182,12 @@ def test_output_in_the_way_is_kept(edit, here):
     assert Path("out.mp4").read_text() == "mine"
     one_line(edit("--overwrite", output="shot.mp4"), 2, "shot.mp4")
     assert media.probe("shot.mp4").num_frames == 10
+
+
+def test_report_in_the_way_is_kept(edit, here):
+    Path("out_report.html").write_text("mine")
+    one_line(edit("--report"), 2, "out_report.html", "--overwrite")
+    assert Path("out_report.html").read_text() == "mine" and not Path("out.mp4").exists()
 
 
 def test_weights_that_are_damaged(edit, here, tiny_bundle_folder, tmp_path):
@@ -329,9 +341,42 @@ def test_dry_run_writes_nothing(edit, here, monkeypatch):
     assert "10 frames" in result.stdout and "memory" in result.stdout and "time" in result.stdout
 
 
+def test_inversion_of_a_later_part_keeps_its_sound(here, tiny_bundle_folder):
+    from hdtalk.audio import read_audio
+
+    sweep = np.sin(0.002 * np.arange(19200) ** 1.5 * 0.1).astype(np.float32)[None]
+    clip("talk.mp4", audio=(sweep, 48000))
+    frames = np.load("track.npz")["landmarks_px"][4:]
+    np.savez("part.npz", landmarks_px=frames)
+    arguments = ["invert", "talk.mp4", "-o", "inv.mp4", "--bundle", str(tiny_bundle_folder), "--track", "part.npz"]
+    result = CliRunner().invoke(hdtalk, [*arguments, "--trim-start", "0.16", *QUICK])
+    assert result.exit_code == 0, (result.output, result.exception)
+    whole, part = read_audio("talk.mp4"), read_audio("inv.mp4")
+    later = whole[2560 : 2560 + 3000]  # 0.16 s at 16 kHz
+    shifts = [float(np.abs(part[k : k + 3000] - later).mean()) for k in range(0, 800)]
+    assert min(shifts) < 0.05 * np.abs(later).mean()
+    assert np.argmin(shifts) < 500
+
+
 def test_invert_then_help_and_plain_report(here, tiny_bundle_folder):
     arguments = ["invert", "shot.mp4", "-o", "inv.mp4", "--bundle", str(tiny_bundle_folder), "--track", "track.npz"]
     result = CliRunner().invoke(hdtalk, [*arguments, *QUICK])
     assert result.exit_code == 0, (result.output, result.exception)
     assert "10 of 10 frames inverted" in result.stdout
     assert media.probe("inv.mp4").num_frames == 10 and json.loads(Path("inv.json").read_text())["scores"]["psnr_db"] > 0
+
+
+@pytest.mark.parametrize(
+    "outputs, hint",
+    [
+        (["-o", "out.npz", "--preview", "shot.mp4", "--overwrite"], "shot.mp4: the output would overwrite an input"),
+        (["-o", "out.npz", "--preview", "out.avi"], "out.avi: the output must end in"),
+        (["-o", "nowhere/out.npz"], "nowhere does not exist"),
+        (["-o", "track.npz"], "track.npz exists already"),
+        (["-o", "out.txt"], "written as .npz"),
+    ],
+)
+def test_landmarks_refuse_outputs_at_once(here, outputs, hint):
+    before = contents(here)
+    one_line(CliRunner().invoke(hdtalk, ["landmarks", "speech.wav", "--video", "shot.mp4", *outputs]), 2, hint)
+    assert contents(here) == before

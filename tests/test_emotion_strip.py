@@ -1,6 +1,8 @@
 """From one emotion to another on a tiny bundle whose speech model is untrained: codes, landmarks and files."""
 
+import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -10,11 +12,13 @@ import torch
 
 from hdtalk import weights
 from hdtalk.audio import read_speech
+from hdtalk.data import FaceTrack
 from hdtalk.emotion import SPAN_FRAMES, named_code
 from hdtalk.emotion_strip import interpolate_emotion, moving_codes, parse_ends
-from hdtalk.errors import UsageError
+from hdtalk.errors import InputError, UsageError
 from hdtalk.media import probe
 from hdtalk.models.speech import SpeechModel
+from hdtalk.run import Run
 from hdtalk.speech_landmarks import predict_landmarks
 from hdtalk.windows import STRETCH_FPS, num_video_frames
 
@@ -46,6 +50,8 @@ def test_ends_are_names_or_recordings_even_with_colons_in_their_names(tmp_path, 
     assert parse_ends("neutral:happy") == ("neutral", "happy")
     assert parse_ends("a.wav:take:2.wav") == ("a.wav", "take:2.wav")
     assert parse_ends("sad:a.wav") == ("sad", "a.wav")
+    assert parse_ends("neutral:happy:0.6") == ("neutral", "happy:0.6")
+    assert parse_ends("sad:0.2:anger") == ("sad:0.2", "anger")
     for text in ("happy", "neutral:joyful", "a.wav:gone.wav"):
         with pytest.raises(UsageError, match="expected FIRST:SECOND"):
             parse_ends(text)
@@ -72,13 +78,21 @@ def test_landmarks_of_a_given_code_are_those_of_the_emotion_it_belongs_to(model,
     assert np.abs(predict(emotion="happy") - predict(emotion="sad")).max() > 0
 
 
+QUICK = {
+    "precision": "float32",
+    "invert": {"steps": 2, "shared_steps": 1, "refine_steps": 1},
+    "optimise": {"steps": 2, "warm_steps": 1, "anchors": 0},
+    "stitch": {"steps": 1},
+}
+
+
 def test_a_run_writes_video_strip_and_landmarks(speaking_bundle, tiny_shot, tmp_path):
     video, track, speech = tiny_shot
-    result = interpolate_emotion(
-        video, speech, "neutral:happy", tmp_path / "out.mp4", steps=3, track=track, bundle=str(speaking_bundle),
-        precision="float32", invert={"steps": 2, "refine_steps": 1},
-        optimise={"steps": 2, "warm_steps": 1, "anchors": 0}, stitch={"steps": 1},
+    run = partial(
+        interpolate_emotion, video, speech, "neutral:happy", tmp_path / "out.mp4", steps=3, track=track,
+        bundle=str(speaking_bundle), **QUICK,
     )  # fmt: skip
+    result = run()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.json", "out.mp4", "out.mp4.job", "out.npz", "out.png"]
     assert probe(result.video).num_frames == 10
     strip = cv2.imread(str(result.strip))
@@ -89,3 +103,30 @@ def test_a_run_writes_video_strip_and_landmarks(speaking_bundle, tiny_shot, tmp_
     np.testing.assert_allclose(moving[0], held[0, 0], atol=1e-3)  # it begins with the first emotion
     away, ahead = (np.abs(moving[-1] - held[step, -1]).max() for step in (0, 2))
     assert 0 < away < np.abs(held[2, -1] - held[0, -1]).max() and 0 < ahead  # and is on its way to the second
+    record = json.loads(result.edit.manifest.read_text())
+    assert record["emotion"]["interp"] == "neutral:happy" and record["emotion"]["steps"] == 3
+    assert result.strip.stat().st_mode == result.video.stat().st_mode
+    result.video.unlink()
+    with pytest.raises(UsageError, match=r"out\.png exists already"):
+        run()
+    with pytest.raises(UsageError, match="--at 9: no frame .* lasts 0.40 s"):
+        run(at_s=9, overwrite=True)
+
+
+def test_frames_without_the_face_are_kept_and_never_the_strip_s(speaking_bundle, tiny_shot, tmp_path, monkeypatch):
+    video, track, speech = tiny_shot
+    present = np.arange(10) > 6
+    monkeypatch.setattr(
+        Run, "_track_faces", lambda self: FaceTrack(track[: self.num_source], present[-self.num_source :])
+    )
+    run = partial(
+        interpolate_emotion, video, speech, "neutral:sad", steps=2, bundle=str(speaking_bundle), **QUICK
+    )  # fmt: skip
+    result = run(output=tmp_path / "out.mp4")
+    assert result.edit.num_edited == 3 and result.edit.kept == {"no face": list(range(7))}
+    assert json.loads(result.edit.manifest.read_text())["emotion"]["strip_at_s"] >= 0.28
+    with pytest.raises(UsageError, match="--at 0.08: no frame with the face"):
+        run(output=tmp_path / "at.mp4", at_s=0.08)
+    present[:] = False
+    with pytest.raises(InputError, match="no face in any frame"):
+        run(output=tmp_path / "none.mp4")

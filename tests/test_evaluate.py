@@ -90,6 +90,7 @@ INSTRUMENTS = Instruments(
     missing={"LSE-D": "SyncNet is not installed.", "LSE-C": "SyncNet is not installed."},
 )
 PIXELS_ONLY = Instruments(missing=dict.fromkeys(["F-LD", "BG-jitter"], "Nothing is installed."))
+FULL = EvaluateConfig(crop="full")
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +161,12 @@ def test_a_shorter_prediction_is_compared_as_far_as_it_goes_and_said(tmp_path, t
     short = write(tmp_path / "short.mkv", talking()[:7])
     scores, result = scores_of(short, true_video)
     assert scores["PSNR"] == math.inf and result.clips[0].num_frames == 7
-    assert "0.12 s shorter: only the first 7 true frames" in to_text(result)
+    assert "0.12 s shorter: the last 3 of 10 true frames are left out" in to_text(result)
     scores, result = scores_of(true_video, short)
-    assert scores["F-LD"] == 0 and "0.12 s longer" in to_text(result)
+    assert scores["F-LD"] == 0 and "0.12 s longer: its last 3 of 10 frames are left out" in to_text(result)
+    faster = write(tmp_path / "faster.mkv", talking(num_frames=21, fps=50), fps=50)
+    scores, result = scores_of(faster, true_video)  # its last frame lies beside the last true one
+    assert "longer:" not in to_text(result) and result.clips[0].num_frames == 10
 
 
 def test_another_size_is_resized_and_said_another_shape_refused(tmp_path, true_video):
@@ -234,9 +238,18 @@ def test_a_clips_mean_is_the_mean_over_clips(comparison):
     assert values[1] == 1 and comparison.scores["mild"]["SSIM"] == pytest.approx(np.mean(values))
 
 
+def test_clips_that_psnr_leaves_out_are_counted_in_a_note(comparison, true_video):
+    note = "mild: 1 of 2 clips equal the ground truth in every frame (b); PSNR leaves them out"
+    assert comparison.notes.count(note) == 1
+    assert not any("str|ong:" in note for note in comparison.notes)
+    alike = evaluate({"same": [Pair(clip, true_video, true_video) for clip in "ab"]}, PIXELS_ONLY, FULL)
+    assert alike.scores["same"]["PSNR"] == math.inf and "leaves them out" not in to_text(alike)
+
+
 def test_json_csv_and_markdown_hold_the_same_numbers(comparison):
     content = json.loads(to_json(comparison))
     assert content["scores"] == comparison.scores
+    assert content["clips"][1]["PSNR"] == "inf" and "Infinity" not in to_json(comparison)
     rows = list(csv.DictReader(io.StringIO(to_csv(comparison))))
     totals = {row["method"]: row for row in rows if row["clip"] == "*"}
     assert float(totals["mild"]["PSNR"]) == comparison.scores["mild"]["PSNR"]
@@ -290,12 +303,51 @@ def test_a_csv_of_pairs_with_methods(tmp_path):
     table.write_text("prediction,ground_truth\nx.mp4,gone.mp4\n")
     with pytest.raises(InputError, match="pairs.csv, line 2: there is no file .*gone.mp4"):
         read_pairs(table)
+    table.write_text("prediction,ground_truth\nx.mp4,t.mp4\n\nx.mp4,\n")
+    with pytest.raises(InputError, match="pairs.csv, line 4: the cell ground_truth is empty"):
+        read_pairs(table)
     table.write_text("x.mp4,t.mp4\n")
     with pytest.raises(InputError, match="must name the columns"):
         read_pairs(table)
     table.write_text("prediction,ground_truth\n")
     with pytest.raises(InputError, match="holds no pairs"):
         read_pairs(table)
+
+
+def clips_of(methods):
+    return {name: [pair.clip for pair in pairs] for name, pairs in methods.items()}
+
+
+def test_a_clip_is_named_by_as_much_of_its_truths_path_as_tells_it_apart(tmp_path):
+    for name in ("p.mp4", "happy/001.mp4", "sad/001.mp4", "sad/001.mov", "sad/002.mp4"):
+        touch(tmp_path / name)
+    table = tmp_path / "pairs.csv"
+    table.write_text(
+        "method,prediction,ground_truth\nA,p.mp4,happy/001.mp4\nB,p.mp4,sad/001.mp4\nB,p.mp4,sad/002.mp4\n"
+    )
+    assert clips_of(read_pairs(table)) == {"A": ["happy/001"], "B": ["sad/001", "002"]}
+    other = tmp_path / "sad" / "other.csv"  # the same truth under another path, and one beside it
+    other.write_text("prediction,ground_truth\n../p.mp4,../happy/001.mp4\n../p.mp4,001.mov\n")
+    named = clips_of(pairs_of_methods([table, other]))
+    assert named == {"A": ["happy/001"], "B": ["sad/001.mp4", "002"], "other": ["happy/001", "sad/001.mov"]}
+
+
+def test_clips_of_one_name_in_one_method_are_numbered(tmp_path):
+    for name in ("p.mp4", "q.mp4", "t.mp4", "u.mp4"):
+        touch(tmp_path / name)
+    table = tmp_path / "pairs.csv"
+    table.write_text("prediction,ground_truth,clip\np.mp4,t.mp4,\nq.mp4,t.mp4,\np.mp4,u.mp4,mine\nq.mp4,u.mp4,mine\n")
+    assert clips_of(read_pairs(table)) == {"pairs": ["t", "t (2)", "mine", "mine (2)"]}
+
+
+def test_a_csv_that_names_its_methods_leaves_none_to_name(tmp_path):
+    touch(tmp_path / "x.mp4")
+    table = tmp_path / "pairs.csv"
+    table.write_text("prediction,ground_truth\nx.mp4,x.mp4\n")
+    assert list(pairs_of_methods([table], ["Foo"])) == ["Foo"]
+    table.write_text("method,prediction,ground_truth\nA,x.mp4,x.mp4\n")
+    with pytest.raises(UsageError, match="pairs.csv: names the methods itself"):
+        pairs_of_methods([table], ["Foo"])
 
 
 def test_methods_take_the_names_given_or_their_own(tmp_path):
@@ -349,3 +401,71 @@ def test_bad_input_is_one_line_with_its_exit_code(tmp_path, monkeypatch, argumen
     result = CliRunner().invoke(hdtalk, ["evaluate", *arguments, "--crop", "full", "--device", "cpu"])
     assert result.exit_code == code, result.output
     assert line in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch):
+    """A folder with a video under two names, another as a link, and a CSV of pairs."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.mkv", talking(num_frames=2))
+    (tmp_path / "b.mkv").write_bytes((tmp_path / "a.mkv").read_bytes())
+    (tmp_path / "link.mkv").symlink_to("b.mkv")
+    (tmp_path / "pairs.csv").write_text("prediction,ground_truth\na.mkv,b.mkv\n")
+    (tmp_path / "old.md").write_text("mine")
+    return tmp_path
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["a.mkv", "b.mkv", "--csv", "b.mkv"], "b.mkv: the output would overwrite an input"),
+        (["a.mkv", "b.mkv", "--markdown", "./a.mkv"], "a.mkv: the output would overwrite an input"),
+        (["a.mkv", "b.mkv", "--json", "link.mkv"], "link.mkv: the output would overwrite an input"),
+        (["pairs.csv", "--csv", "pairs.csv"], "pairs.csv: the output would overwrite an input"),
+        (["pairs.csv", "--csv", "b.mkv"], "b.mkv: the output would overwrite an input"),
+        (["a.mkv", "b.mkv", "--json", "x", "--csv", "./x"], "x: two outputs have this name"),
+        (["a.mkv", "b.mkv", "--json", "new.json", "--csv", "nowhere/x.csv"], "nowhere does not exist"),
+    ],
+)
+def test_outputs_never_replace_inputs_or_each_other(inputs, monkeypatch, arguments, line, overwrite):
+    monkeypatch.setattr("hdtalk.instruments.installed_instruments", lambda *_: pytest.fail("the work has begun"))
+    before = {path.name: path.read_bytes() for path in inputs.iterdir()}
+    result = CliRunner().invoke(hdtalk, ["evaluate", *arguments, *overwrite, "--device", "cpu"])
+    assert result.exit_code == 2, result.output
+    assert line in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert {path.name: path.read_bytes() for path in inputs.iterdir()} == before
+
+
+def test_an_output_that_is_there_is_replaced_only_when_asked(inputs, monkeypatch):
+    monkeypatch.setattr("hdtalk.instruments.installed_instruments", lambda *_: PIXELS_ONLY)
+    arguments = ["evaluate", "a.mkv", "b.mkv", "--crop", "full", "--device", "cpu", "--markdown", "old.md"]
+    result = CliRunner().invoke(hdtalk, arguments)
+    assert result.exit_code == 2 and "old.md exists already" in result.stderr and "--overwrite" in result.stderr
+    assert (inputs / "old.md").read_text() == "mine"
+    result = CliRunner().invoke(hdtalk, [*arguments, "--overwrite", "--json", "new.json"])
+    assert result.exit_code == 0, result.output
+    assert (inputs / "old.md").read_text().startswith("| method |")
+    content = json.loads((inputs / "new.json").read_text(), parse_constant=pytest.fail)
+    assert content["scores"]["a"]["PSNR"] == "inf"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(inputs, monkeypatch):
+    def read_only(dir):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("hdtalk.outputs.tempfile.TemporaryFile", read_only)
+    result = CliRunner().invoke(hdtalk, ["evaluate", "a.mkv", "b.mkv", "--json", "new.json"])
+    assert result.exit_code == 2 and "not writable (Read-only file system)" in result.stderr
+
+
+def test_stopping_promises_to_go_on_only_where_a_job_stays(inputs, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hdtalk.evaluate.pairs_of_methods", stop)
+    monkeypatch.setattr("hdtalk.pipeline.edit_video", stop)
+    result = CliRunner().invoke(hdtalk, ["evaluate", "a.mkv", "b.mkv"])
+    assert (result.exit_code, result.stderr) == (130, "hdtalk: stopped\n")
+    result = CliRunner().invoke(hdtalk, ["edit", "a.mkv", "b.mkv"])
+    assert result.exit_code == 130 and "run the same command again" in result.stderr

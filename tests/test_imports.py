@@ -15,7 +15,7 @@ WEIGHTS = ["checkpoints", "conversion", "architectures", "registry", "download",
 LAYER = {
     **dict.fromkeys(["errors", "config", "data", "memory", "py"], 0),
     **dict.fromkeys(["device", "descent", "draw", "images", "options", "domain", "regions", "latent_space"], 1),
-    **dict.fromkeys(["windows", "audio_bands", "face_units", "soundtrack", "squares", "tonemap"], 1),
+    **dict.fromkeys(["windows", "audio_bands", "face_units", "outputs", "soundtrack", "squares", "tonemap"], 1),
     **dict.fromkeys(["generators", "models", "losses", "metrics"], 1),
     "job": 2,
     **dict.fromkeys(

@@ -38,7 +38,10 @@ def test_fetch_shows_the_licence_and_exits_2_without_consent(home):
     code, output = call("fetch", "ffhq.pkl", input="")
     assert code == 2 and "research and evaluation only" in output and "--accept-licence" in output
     assert not (home / "weights").exists()
-    assert call("fetch", "nothing")[0] == 2
+    code, output = call("fetch", "nothing")
+    known = output.partition("known: ")[2].rstrip(".\n").split(", ")
+    names = {name for official in weights.official_files(["all"]) for name in (official.role, official.name)}
+    assert code == 2 and sorted(known) == sorted({"ffhq", "all", *names})
     assert call("fetch", "demo") == (0, "")
 
 

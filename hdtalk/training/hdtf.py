@@ -7,10 +7,9 @@ the union of the face's box over the clip, made square and enlarged by the publi
 """
 
 import json
-import logging
 import tempfile
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,12 +18,12 @@ import cv2
 import numpy as np
 
 from hdtalk.data import FaceTrack, VideoInfo
-from hdtalk.errors import InputError
+from hdtalk.errors import InputError, UsageError
+from hdtalk.job import write_atomically
 from hdtalk.media import VideoWriter, probe, read_frames
 from hdtalk.soundtrack import Soundtrack, decode_audio, open_audio
 
-logger = logging.getLogger(__name__)
-
+LISTING = "hdtf.json"
 SUBSETS = ("RD", "WDA", "WRA")
 SIDE_PX = 512
 SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".m4v")
@@ -52,12 +51,14 @@ class HDTFClip:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a clip: the file and the square that was cut from the download, or why there is none."""
+    """What became of a clip: the file and the square that was cut from the download, or why there is none; `note`: what
+    the user should know about the file."""
 
     clip: str
     path: str = ""
     window_px: tuple[int, int, int, int] | None = None
     reason: str = ""
+    note: str = ""
 
 
 def read_lists(folder: str | Path) -> list[HDTFClip]:
@@ -82,6 +83,15 @@ def read_lists(folder: str | Path) -> list[HDTFClip]:
     return clips
 
 
+def choose_videos(clips: list[HDTFClip], videos: Sequence[str]) -> list[HDTFClip]:
+    """The clips of these videos, named as in the lists. Raises UsageError for a name that no list has."""
+    wanted = {video.removesuffix(".mp4") for video in videos}
+    if unknown := wanted - {clip.video for clip in clips}:
+        names = ", ".join(sorted(unknown))
+        raise UsageError(f"{names}: the lists have no such video. Names are the first words of their lines.")
+    return [clip for clip in clips if clip.video in wanted]
+
+
 def prepare_hdtf(
     clips: list[HDTFClip],
     downloads: str | Path,
@@ -93,25 +103,28 @@ def prepare_hdtf(
     """Cuts every clip whose video is in `downloads` (NAME.mp4, also below RD/, WDA/, WRA/) to OUT/SUBSET/NAME_i.mp4.
 
     `track(video, first, last)` finds the face in frames first ... last - 1; method 2 needs it. Clips that are there
-    already are kept. What cannot be made is reported, not fatal. OUT/hdtf.json lists all outcomes.
+    already are kept, unless OUT/hdtf.json has them with another window. It lists all outcomes, those of earlier calls
+    too. What cannot be made is reported, not fatal.
     """
     downloads, out = Path(downloads), Path(out)
     if not downloads.is_dir():
         raise InputError(
             f"{downloads}: there is no such folder. Expected the downloaded videos, named as in the lists."
         )
-    outcomes = []
+    out.mkdir(parents=True, exist_ok=True)
+    listing = _read_listing(out / LISTING)
     for number, clip in enumerate(clips):
         if progress:
             progress(number, len(clips), clip.name)
+        before = listing.get(clip.name, Outcome(clip.name))
         try:
-            outcomes.append(_prepare_clip(clip, downloads, out, method, track))
+            listing[clip.name] = _prepare_clip(clip, downloads, out, method, track, before)
         except InputError as error:
-            logger.warning("%s left out: %s", clip.name, error)
-            outcomes.append(Outcome(clip.name, reason=str(error)))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "hdtf.json").write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
-    return outcomes
+            kept = before.path and (out / before.path).is_file()
+            failed = replace(before, note=f"left as it was: {error}") if kept else Outcome(clip.name, reason=str(error))
+            listing[clip.name] = failed
+        _write_listing(out / LISTING, listing)  # at once: a stopped run must know the windows of what it made
+    return [listing[clip.name] for clip in clips]
 
 
 def square_around(track: FaceTrack, ratio: float, width: int, height: int) -> tuple[int, int, int, int]:
@@ -126,7 +139,25 @@ def square_around(track: FaceTrack, ratio: float, width: int, height: int) -> tu
     return int(corner[0]), int(corner[1]), side, side
 
 
-def _prepare_clip(clip: HDTFClip, downloads: Path, out: Path, method: int, track) -> Outcome:
+def _read_listing(path: Path) -> dict[str, Outcome]:
+    """Clip -> what became of it in earlier calls."""
+    if not path.exists():
+        return {}
+    try:
+        rows = json.loads(path.read_text())
+        return {
+            row["clip"]: Outcome(**row | {"window_px": row["window_px"] and tuple(row["window_px"])}) for row in rows
+        }
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: damaged ({error}). Remove it; the clips beside it are kept.") from None
+
+
+def _write_listing(path: Path, listing: Mapping[str, Outcome]) -> None:
+    rows = [asdict(outcome) for outcome in listing.values()]
+    write_atomically(path, (json.dumps(rows, indent=1) + "\n").encode())
+
+
+def _prepare_clip(clip: HDTFClip, downloads: Path, out: Path, method: int, track, before: Outcome) -> Outcome:
     target = out / clip.subset / f"{clip.name}.mp4"
     if method == 1 and clip.window_px is None:
         raise InputError("the lists have no window for it.")
@@ -136,7 +167,8 @@ def _prepare_clip(clip: HDTFClip, downloads: Path, out: Path, method: int, track
     if source is None:
         raise InputError(f"not downloaded: expected {clip.video}.mp4 (from {clip.url or 'an unknown address'}).")
     info = probe(source)
-    first, last = round(clip.start_s * info.fps), min(round(clip.stop_s * info.fps), info.num_frames)
+    first, stop = round(clip.start_s * info.fps), round(clip.stop_s * info.fps)
+    last = min(stop, info.num_frames)
     if last - first < 1:
         raise InputError(f"{source.name} ends after {info.duration_s:.0f} s, before the interval.")
     if method == 1:
@@ -144,10 +176,12 @@ def _prepare_clip(clip: HDTFClip, downloads: Path, out: Path, method: int, track
     else:
         assert clip.ratio is not None
         window = square_around(track(source, first, last), clip.ratio, info.width, info.height)
-    if not target.exists():
+    if not target.exists() or (before.path and before.window_px != window):
         target.parent.mkdir(parents=True, exist_ok=True)
         _cut(source, info, first, last, window, target)
-    return Outcome(clip.name, str(target.relative_to(out)), window)
+    lacking_s = float((stop - last) / info.fps)
+    note = f"{lacking_s:.2f} s shorter than in the lists: {source.name} ends before the interval" if lacking_s else ""
+    return Outcome(clip.name, str(target.relative_to(out)), window, note=note)
 
 
 def _download(downloads: Path, clip: HDTFClip) -> Path | None:
@@ -174,7 +208,7 @@ def _cut(source: Path, info: VideoInfo, first: int, last: int, window: tuple[int
         sound = Path(folder) / "sound.wav"
         if info.has_audio:
             _cut_sound(source, first / info.fps, last / info.fps, sound)
-        with VideoWriter(target, like, Soundtrack(sound) if info.has_audio else None) as writer:
+        with VideoWriter(target, like, Soundtrack(sound) if info.has_audio else None, overwrite=True) as writer:
             for frame in read_frames(source, first, last):
                 face = frame[y : y + height, x : x + width]
                 writer.write(cv2.resize(face, (SIDE_PX, SIDE_PX), interpolation=interpolation))

@@ -11,9 +11,9 @@ import pytest
 from clips import numbered_frames, read_sound, tone, write_clip
 
 from hdtalk.data import FaceTrack
-from hdtalk.errors import InputError
+from hdtalk.errors import InputError, UsageError
 from hdtalk.media import probe, read_frames
-from hdtalk.training.hdtf import prepare_hdtf, read_lists, square_around
+from hdtalk.training.hdtf import choose_videos, prepare_hdtf, read_lists, square_around
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTS = {
@@ -120,6 +120,84 @@ def test_a_window_of_another_video_is_refused(lists, downloads, tmp_path):
     (lists / "RD_crop_wh.txt").write_text("Radio1_0.mp4 100 90 0 90\n")
     (outcome, *_) = prepare_hdtf(read_lists(lists), downloads, tmp_path / "out")
     assert "does not fit into 128x96" in outcome.reason and not list((tmp_path / "out").rglob("*.mp4"))
+
+
+def listing_of(out):
+    return {row["clip"]: row for row in json.loads((out / "hdtf.json").read_text())}
+
+
+def test_a_clip_of_another_window_is_cut_again(lists, downloads, tmp_path):
+    out, clips = tmp_path / "out", choose_videos(read_lists(lists), ["Radio1"])[:1]
+
+    def track(path, first, last):
+        return FaceTrack(np.tile(np.float32([[60, 30], [90, 60]]), (last - first, 1, 1)), np.ones(last - first, bool))
+
+    (by_hand,) = prepare_hdtf(clips, downloads, out)
+    first = (out / by_hand.path).read_bytes()
+    (found,) = prepare_hdtf(clips, downloads, out, method=2, track=track)
+    second = (out / found.path).read_bytes()
+    assert by_hand.window_px != found.window_px == (57, 27, 36, 36) and first != second
+    assert listing_of(out)["Radio1_0"]["window_px"] == [57, 27, 36, 36]
+    assert next(read_frames(out / found.path))[..., 1].mean() < 100  # the published window is bright green
+
+    written = (out / found.path).stat().st_mtime_ns
+    prepare_hdtf(clips, downloads, out, method=2, track=track)
+    assert (out / found.path).stat().st_mtime_ns == written
+    (again,) = prepare_hdtf(clips, downloads, out)
+    assert again == by_hand and next(read_frames(out / again.path))[..., 1].min() > 230
+
+
+def test_a_clip_that_cannot_be_made_anew_stays_listed_as_it_is(lists, downloads, tmp_path):
+    out, clips = tmp_path / "out", choose_videos(read_lists(lists), ["Radio2.mp4"])
+    (made,) = prepare_hdtf(clips, downloads, out)
+    (kept,) = prepare_hdtf(clips, downloads, out, method=2)
+    assert (kept.path, kept.window_px, kept.reason) == (made.path, made.window_px, "")
+    assert "left as it was: the lists have no ratio" in kept.note
+    (out / made.path).unlink()
+    (gone,) = prepare_hdtf(clips, downloads, out, method=2)
+    assert gone.path == "" and "no ratio" in gone.reason
+
+
+def test_a_stopped_run_has_listed_what_it_made(lists, downloads, tmp_path):
+    def stop(done, total, name):
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_hdtf(read_lists(lists), downloads, tmp_path / "out", progress=stop)
+    assert list(listing_of(tmp_path / "out")) == ["Radio1_0"]
+
+
+def test_some_videos_are_added_to_the_listing(lists, downloads, tmp_path):
+    out, clips = tmp_path / "out", read_lists(lists)
+    prepare_hdtf(choose_videos(clips, ["Radio2"]), downloads, out)
+    made = prepare_hdtf(choose_videos(clips, ["Radio1"]), downloads, out)
+    assert [outcome.clip for outcome in made] == ["Radio1_0", "Radio1_1"]
+    assert set(listing_of(out)) == {"Radio1_0", "Radio1_1", "Radio2_0"} and listing_of(out)["Radio2_0"]["path"]
+    with pytest.raises(UsageError, match="nosuch: the lists have no such video"):
+        choose_videos(clips, ["Radio1", "nosuch"])
+    (out / "hdtf.json").write_text("{")
+    with pytest.raises(InputError, match="hdtf.json: damaged"):
+        prepare_hdtf(clips, downloads, out)
+
+
+def test_script_says_each_thing_once(lists, downloads, tmp_path):
+    (lists / "RD_annotion_time.txt").write_text("Radio1.mp4 00:01-00:03\nRadio3.mp4 1:00:05-1:00:07\n")
+    out = tmp_path / "out"
+    command = [sys.executable, str(ROOT / "scripts" / "prepare_hdtf"), str(lists), str(downloads), str(out)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (run.stdout + run.stderr).count("not downloaded") == 1
+    assert run.stderr == "Radio1_0: warning: 1.00 s shorter than in the lists: Radio1.mp4 ends before the interval\n"
+    assert probe(out / "RD" / "Radio1_0.mp4").num_frames == 8
+
+    listing = (out / "hdtf.json").read_text()
+    run = subprocess.run([*command, "--only", "nosuch"], capture_output=True, text=True)
+    assert run.returncode == 2 and "nosuch: the lists have no such video" in run.stderr
+    assert (out / "hdtf.json").read_text() == listing
+
+    shown = subprocess.run([*command[:2], "--help"], capture_output=True, text=True, check=True).stdout
+    examples = [line for line in shown.splitlines() if "HDTF/HDTF_dataset" in line]
+    assert len(examples) == 2 and all(line.split()[0] == "scripts/prepare_hdtf" for line in examples)
 
 
 def test_script_reports_what_is_missing_and_keeps_what_is_there(lists, downloads, tmp_path):

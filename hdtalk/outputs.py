@@ -1,0 +1,39 @@
+"""Files that a command is going to write: what stands in their way is found before the work starts."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hdtalk.errors import UsageError
+
+
+def check_writable(path: str | os.PathLike, overwrite: bool) -> None:
+    """Raises UsageError when `path` cannot be written: folder missing or read-only, or a file in the way."""
+    path = Path(path)
+    if path.exists() and (not overwrite or not path.is_file()):
+        raise UsageError(f"{path} exists already. Choose another name or add --overwrite.")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path}: the folder {path.absolute().parent} does not exist.")
+    try:  # permissions alone do not tell: file systems may be read-only
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # room is counted later
+            reason = f"the folder {path.absolute().parent} is not writable ({error.strerror})"
+            raise UsageError(f"{path}: {reason}. Choose another.") from error
+
+
+def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path], overwrite: bool) -> None:
+    """Raises UsageError when an output is one of the inputs, two outputs are one file, or one cannot be written."""
+    inputs = set(inputs)
+    for number, output in enumerate(outputs):
+        if any(_same_file(output, path) for path in inputs):
+            raise UsageError(f"{output}: the output would overwrite an input. Choose another name.")
+        if any(_same_file(output, other) for other in outputs[:number]):
+            raise UsageError(f"{output}: two outputs have this name. Give each its own.")
+        check_writable(output, overwrite)
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))

@@ -12,7 +12,7 @@ from typing import Any
 
 from hdtalk.errors import HDTalkError, InputError, Stopped, UsageError
 from hdtalk.job import write_atomically
-from hdtalk.pipeline import edit_video, invert_video
+from hdtalk.pipeline import EditResult, InversionResult, edit_video, invert_video
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", *VIDEO_SUFFIXES)
@@ -94,6 +94,7 @@ def _done(work: Work, keep_jobs: bool, options: dict[str, Any]) -> Row:
     if work.output.exists() and not options.get("overwrite"):
         return Row(work.name, "there", str(work.output))
     begun = time.monotonic()
+    result: EditResult | InversionResult
     try:
         if work.speech is None:
             result = invert_video(work.video, work.output, track=work.track, **options)

@@ -545,10 +545,10 @@ def landmarks(speech, video, output, preview, emotion, emotion_from, audio_longe
         raise UsageError("--emotion and --emotion-from exclude each other. Give one of them.")
     if not output.endswith(".npz"):
         raise UsageError(f"{output}: landmarks are written as .npz.")
+    if preview:
+        media.check_suffix(preview)
     outputs, inputs = filter(None, (output, preview)), filter(None, (speech, video, emotion_from, track))
     check_outputs([Path(path) for path in outputs], map(Path, inputs), overwrite)
-    if preview:
-        media.check_output(preview, overwrite)
     shot = landmarks.speak_shot(
         video,
         speech,

@@ -1,7 +1,7 @@
 """The demo: a sample shot of the bundle says another sentence, and the result is scored against its true video."""
 
+import io
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,8 @@ from hdtalk.crop import crop_faces
 from hdtalk.errors import InputError
 from hdtalk.evaluate import Pair, evaluate, face_boxes
 from hdtalk.instruments import installed_instruments
-from hdtalk.media import commit, read_frames
+from hdtalk.job import write_atomically
+from hdtalk.media import read_frames
 from hdtalk.pipeline import EditResult, edit_video
 from hdtalk.scores import Evaluation
 from hdtalk.weights import demo_folder
@@ -89,6 +90,6 @@ def _write_sheet(videos: list[Path], landmarks_px: np.ndarray, path: Path) -> No
         frames = [frame for index, frame in enumerate(read_frames(video)) if index in wanted]
         frames += [frames[-1]] * (len(chosen) - len(frames))
         rows.append(np.hstack(list(crop_faces(frames, quads, 256).transpose(0, 2, 3, 1))))
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".png", delete=False) as file:
-        Image.fromarray(np.vstack(rows)).save(file, "png")
-    commit(Path(file.name), path, overwrite=True)
+    data = io.BytesIO()
+    Image.fromarray(np.vstack(rows)).save(data, "png")
+    write_atomically(path, data.getvalue())

@@ -159,7 +159,8 @@ def _note(manifest: Path, **emotion: Any) -> None:
 
 
 def _moment(landmarks_px: np.ndarray, shown: np.ndarray, fps: float, at_s: float | None) -> int:
-    """The output frame of the strip. Raises UsageError when none, or not the wanted one, shows the face."""
+    """The output frame of the strip. Raises UsageError when the wanted one does not show the face, InputError when none
+    does."""
     count = len(landmarks_px)
     if at_s is not None:
         wanted = round(at_s * fps)

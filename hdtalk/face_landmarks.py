@@ -236,13 +236,15 @@ def _choose(people: list[_Person], cuts: list[int], num_frames: int, face: str, 
 
 def check_face(face: str) -> list[float]:
     """The numbers of `--face`: none for "largest", one for an index, two for a point. Raises UsageError."""
+    if face == "largest":
+        return []
     try:
-        numbers = [] if face == "largest" else [float(part) for part in face.split(",")]
+        numbers = [float(part) for part in face.split(",")]
     except ValueError:
-        numbers = [0.5]
-    if len(numbers) > 2 or len(numbers) == 1 and numbers[0] != int(numbers[0]):
-        raise UsageError(f"--face {face}: expected largest, the index of a face (0 is the leftmost) or a point x,y.")
-    return numbers
+        numbers = []
+    if len(numbers) == 2 or len(numbers) == 1 and numbers[0].is_integer():
+        return numbers
+    raise UsageError(f"--face {face}: expected largest, the index of a face (0 is the leftmost) or a point x,y.")
 
 
 def _wanted(people: list[_Person], face: str, name: str) -> _Person:

@@ -211,10 +211,14 @@ class VideoWriter:
 
 def check_output(path: str | os.PathLike, overwrite: bool) -> None:
     """Raises UsageError when `path` cannot become a video: suffix, folder missing or read-only, a file in the way."""
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path}: the output must end in {', '.join(SUFFIXES)}.")
+    check_suffix(path)
     check_writable(path, overwrite)
+
+
+def check_suffix(path: str | os.PathLike) -> None:
+    """Raises UsageError when no container that is written has this suffix."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{path}: the output must end in {', '.join(SUFFIXES)}.")
 
 
 def check_encoder(config: MediaConfig = DEFAULTS) -> None:

@@ -140,10 +140,10 @@ class Run:
         face_landmarks.check_face(config.faces.face)
         video = Path(video)
         output = Path(output or video.with_name(f"{video.stem}_{'edited' if speech else 'inverted'}.mp4"))
+        media.check_suffix(output)
         beside = [output.with_suffix(".json"), *([_beside(output, "_compare")] if config.compare else [])]
         beside += [_beside(output, "_report").with_suffix(".html")] if config.report else []
         check_outputs([output, *beside], (Path(path) for path in (video, speech) if path is not None), config.overwrite)
-        media.check_output(output, config.overwrite)
         info = media.probe(video, config.media)
         first, stop = used_frames(info, config)
         if stop <= first:

@@ -64,7 +64,7 @@ def voices_of(rows: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
     """What is constant in recordings: rows `[N, R, 15]`, and where they hold speech, bool `[N, R]` -> `[N, 21]`: mean
     MFCC, mean pitch (octaves against 150 Hz); then the pitch's deviation, its rise over the last quarter, its step from
     row to row; the energy's deviation, step and flutter; the step of the MFCC; and the share of voiced rows."""
-    speaking = torch.where(speaking.sum(1, keepdim=True) >= 10, speaking, True)
+    speaking = spoken_rows(speaking)
     voiced = rows[..., 13] > VOICED_ABOVE
     mfcc, pitch, energy = rows[..., :12], rows[..., 12], rows[..., 14]
     both_voiced, both_speaking = voiced[:, 1:] & voiced[:, :-1], speaking[:, 1:] & speaking[:, :-1]
@@ -83,6 +83,11 @@ def voices_of(rows: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
     ]
     means = [_mean(mfcc, speaking[..., None]), mean_pitch[:, None]]
     return torch.cat([*means, torch.stack(moves, 1)], 1)
+
+
+def spoken_rows(speaking: torch.Tensor) -> torch.Tensor:
+    """Rows that a voice's statistics are taken over, bool `[N, R]`: those that hold speech; all where these are few."""
+    return torch.where(speaking.sum(1, keepdim=True) >= 10, speaking, True)
 
 
 def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

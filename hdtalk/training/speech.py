@@ -15,7 +15,7 @@ from torch.nn import functional
 from hdtalk.data import SpeechFeatures
 from hdtalk.emotion import own_voice
 from hdtalk.face_units import LIPS_INNER_LOWER, LIPS_INNER_UPPER, mouth_width
-from hdtalk.models.speech import EMOTIONS, VOICED_ABOVE, SpeechModel, relative_to_voice, voices_of
+from hdtalk.models.speech import EMOTIONS, VOICED_ABOVE, SpeechModel, relative_to_voice, spoken_rows, voices_of
 from hdtalk.models.speech_decoder import SpeechDecoder
 from hdtalk.training.dtw import warp_rows_of
 from hdtalk.training.landmark_warp import distort, warp_expression
@@ -520,7 +520,7 @@ def statistics(sound: SpeechFeatures) -> tuple[np.ndarray, np.ndarray]:
 def freed_of_voice(mfcc: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
     """MFCC rows `[N, R, 12]` without the mean and deviation of the rows that hold speech (bool `[N, R]`), as
     `statistics` does for whole recordings."""
-    weights = torch.where(speaking.sum(1, keepdim=True) >= 10, speaking, True)[..., None].to(mfcc.dtype)
+    weights = spoken_rows(speaking)[..., None].to(mfcc.dtype)
     total = weights.sum(1, keepdim=True)
     mean = (mfcc * weights).sum(1, keepdim=True) / total
     deviation = (((mfcc - mean) ** 2 * weights).sum(1, keepdim=True) / total).sqrt()

@@ -9,6 +9,7 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import linear_sum_assignment
 
+from hdtalk.ahead import read_ahead
 from hdtalk.config import FaceConfig
 from hdtalk.data import FaceTrack
 from hdtalk.errors import InputError, UsageError
@@ -116,7 +117,7 @@ def _chunks(read_frames: ReadFrames, numbers: range, config: FaceConfig) -> Iter
     """Consecutive frames in lists of bounded size, with the number of the first."""
     chunk: list[np.ndarray] = []
     first = numbers.start
-    for frame in read_frames(numbers.start, numbers.stop):
+    for frame in read_ahead(read_frames(numbers.start, numbers.stop)):
         chunk.append(frame)
         if len(chunk) >= min(config.chunk_frames, max(1, CHUNK_BYTES // frame.nbytes)):
             yield first, chunk

@@ -16,6 +16,7 @@ import torch
 
 import hdtalk
 from hdtalk import audio, crop, face_landmarks, invert, media, optimise, regions, speech_landmarks, stitch
+from hdtalk.ahead import read_ahead
 from hdtalk.config import EditConfig
 from hdtalk.data import CropTrack, FaceTrack, SpeechFeatures, VideoInfo
 from hdtalk.device import resolve_device, resolve_precision
@@ -246,7 +247,7 @@ class Run:
                 )
                 made = [
                     crop.crop_face(frame, track.quads_px[row], track.resolution)
-                    for row, frame in enumerate(frames, chunks[number][0])
+                    for row, frame in enumerate(read_ahead(frames), chunks[number][0])
                     if face.present[row]
                 ]
                 stage.save(number, {"crops": to_crops(torch.from_numpy(np.stack(made)))})
@@ -420,9 +421,8 @@ class Run:
         with self._timed("writing"):
             writer = media.VideoWriter(self.output, self.info, self._soundtrack(), config.overwrite, config.media)
             with writer:
-                for output, frame in enumerate(
-                    media.read_frames_in_order(self.video, self.first + self.order, config=config.media)
-                ):
+                frames = media.read_frames_in_order(self.video, self.first + self.order, config=config.media)
+                for output, frame in enumerate(read_ahead(frames)):
                     if upcoming is not None and upcoming[0] == output:
                         _, picture, alpha = upcoming
                         edited = to_images(picture[None], torch.device("cpu"))[0].numpy()

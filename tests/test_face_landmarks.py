@@ -314,7 +314,7 @@ def test_memory_is_bounded_by_the_chunk():
 
     track_face(read, 30, FPS, BlueDetector(), ColourLandmarker(), FaceConfig(chunk_frames=4))
     gc.collect()
-    assert peak <= 9
+    assert peak <= 13  # two chunks, and what is read ahead
 
 
 def test_progress_ends_at_the_total():

@@ -21,10 +21,13 @@ class BiSeNet(nn.Module):
     """Context path over a ResNet-18, fused with that network's features at 1/8 of the side.
 
     `width`: channels of the ResNet's first stage (official: 64), a multiple of 4; everything else scales with it.
+    `enlarge`: factor by which pictures are enlarged inside; the network answers at every eighth pixel, too coarse for
+    the eyes and lips of small pictures.
     """
 
-    def __init__(self, num_classes: int = 19, width: int = 64):
+    def __init__(self, num_classes: int = 19, width: int = 64, enlarge: int = 1):
         super().__init__()
+        self.enlarge = enlarge
         self.cp = _ContextPath(width)
         self.ffm = _FeatureFusion(4 * width)
         self.conv_out = _Output(4 * width, 4 * width, num_classes)
@@ -37,7 +40,7 @@ class BiSeNet(nn.Module):
     def forward(self, normalised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """`normalised`: RGB `[N, 3, H, W]` after ImageNet's mean and deviation, sides multiples of 32 -> three logits
         `[N, num_classes, H, W]`: the answer, and the auxiliary ones at 1/8 and 1/16 that training adds."""
-        detail, context8, context16 = self.cp(normalised.contiguous(memory_format=torch.channels_last))
+        detail, context8, context16 = self.cp(self._enlarged(normalised))
         maps = self.conv_out(self.ffm(detail, context8)), self.conv_out16(context8), self.conv_out32(context16)
         size = normalised.shape[-2:]
         main, at8, at16 = (F.interpolate(m, size, mode="bilinear", align_corners=True) for m in maps)
@@ -47,13 +50,18 @@ class BiSeNet(nn.Module):
         """`images`: RGB `[N, 3, H, W]` in [-1, 1], not resized inside (the official weights want 512 px)
         -> `[N, num_classes, H, W]`."""
         x = self._normalise(images)
-        detail, context8, _ = self.cp(x.contiguous(memory_format=torch.channels_last))
+        detail, context8, _ = self.cp(self._enlarged(x))
         logits = self.conv_out(self.ffm(detail, context8))
         return F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=True)
 
     def all_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """As `forward`, from RGB in [-1, 1]."""
         return self(self._normalise(images))
+
+    def _enlarged(self, x):
+        if self.enlarge != 1:
+            x = F.interpolate(x, scale_factor=float(self.enlarge), mode="bilinear", align_corners=False)
+        return x.contiguous(memory_format=torch.channels_last)
 
     def _normalise(self, images):
         return (images - self.mean) / self.deviation

@@ -146,6 +146,7 @@ class HeadAssets:
         self.landmarks = HeadLandmarks(root)
         self.brows = np.zeros((len(brows["alpha"]), UV_SIZE, UV_SIZE), np.uint8)
         self.brows[:, int(brows["row0"]) : int(brows["row0"]) + brows["alpha"].shape[1]] = brows["alpha"]
+        self.brow_regions = np.stack([brow_region(alpha) for alpha in self.brows])
         self.lash_alpha = draw_lashes()
         self._make_beards()
         tree = cKDTree(self.neutral[:SKIN_VERTICES])
@@ -210,6 +211,12 @@ def draw_lashes() -> np.ndarray:
                 for j in range(6):
                     cv2.line(alpha, line[j], line[j + 1], 255, max(1, int(4 - j * 0.6)), cv2.LINE_AA)
     return cv2.resize(alpha, (512, 768), interpolation=cv2.INTER_AREA)
+
+
+def brow_region(alpha: np.ndarray) -> np.ndarray:
+    """The area that the hairs of a brow fill, as people outline it: uint8 0 or 255, from their opacity over the texture."""
+    density = cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), 6)
+    return np.where(density > 0.3 * density.max(), 255, 0).astype(np.uint8)
 
 
 def read_planes(path: Path | str) -> np.ndarray:

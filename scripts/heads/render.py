@@ -235,6 +235,7 @@ def shade_picture(model: Model, view: View, visible, bary, light: Lighting, p: H
         skin.neck,
         skin.bump,
         a.brows[p.brow],
+        a.brow_regions[p.brow],
         a.stubble,
         a.beards[p.beard][0] if p.beard != "none" else OPAQUE,
         a.face_labels,
@@ -284,6 +285,9 @@ def add_soft_layers(image, labels, model: Model, view: View, points, depth, ligh
         evenly, shine = np.ones_like(light.lit), float(p.lens_shine)
         blend_cards(points, uv, model.lenses, depth, 1.0, OPAQUE, full, OPAQUE, LENS_RGB, evenly, shine, total, clear)
         compose()
+        blend_cards(points, uv, model.lenses, depth, 1.0, OPAQUE, full, OPAQUE, LENS_RGB, evenly, 1.0, total, clear)
+        labels[clear < 0.5] = shade.GLASSES_LABEL
+        total[:], clear[:] = 0, 1
     if hair:
         cards, hair_rgb = triangles[model.first_hair :], np.asarray(look.hair_rgb, np.float32)
         texture = (hair.alpha, scene.fades, hair.brightness)

@@ -12,10 +12,10 @@ import numpy as np
 from .assets import CLOTH, FACE, GLASSES, GUMS, HAIR, IRIS_BACK, LASH, MOUTH_SOCKET, NECK, SCLERA, TEETH
 from .raster import add, dot, jit, mix, rasterise, sample, unit
 
-SKIN, L_BROW, R_BROW, L_EYE, R_EYE = range(1, 6)
+SKIN, L_BROW, R_BROW, L_EYE, R_EYE, GLASSES_LABEL = range(1, 7)
 UPPER_LIP, LOWER_LIP, NECK_LABEL, CLOTH_LABEL, HAIR_LABEL = 12, 13, 14, 16, 17
 LABEL_OF_MATERIAL = np.array(
-    [SKIN, NECK_LABEL, 11, SKIN, 11, 11, R_EYE, R_EYE, 0, HAIR_LABEL, CLOTH_LABEL, 6], np.uint8
+    [SKIN, NECK_LABEL, 11, SKIN, 11, 11, R_EYE, R_EYE, 0, HAIR_LABEL, CLOTH_LABEL, GLASSES_LABEL], np.uint8
 )
 # mirror-like highlight (strength, exponent) of the materials that need no more than that
 SHINE = np.zeros((12, 2), np.float32)
@@ -59,7 +59,7 @@ class Look(NamedTuple):
 # positions, normals float32 [N,3] cm; uv [N,2]; extra [N,3]: neutral x, y and the share of hair colour (head), or
 # tangent (hair); fades [N,1]: how full the hair is
 Scene = namedtuple("Scene", "positions normals uv extra fades triangles materials")
-Textures = namedtuple("Textures", "face neck bump brow stubble beard face_labels hair cloth")
+Textures = namedtuple("Textures", "face neck bump brow brow_region stubble beard face_labels hair cloth")
 # what each pixel shows: material int8 [H,W], -1 background; height [H,W], bump; the rest float32 [H,W,3]
 Surface = namedtuple("Surface", "material height albedo normal position extra sky")
 
@@ -172,7 +172,7 @@ def fill_surface(visible, bary, scene, sky, textures, look, surface, labels):
                         / 255
                     )
                     brow = sample(textures.brow, u, v) / 255 * look.brow_alpha
-                    if brow > 0.35:
+                    if sample(textures.brow_region, u, v) > 127:
                         label = R_BROW if u < 0.5 else L_BROW
                 elif surface.extra[y, x, 1] > -3.5:
                     label = SKIN

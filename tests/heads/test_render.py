@@ -5,6 +5,7 @@ import pytest
 from heads.dataset import still, write_shards
 from heads.landmarks import HeadLandmarks
 from heads.params import HAIR_CHANCES, SPLITS, aligned, sample_identity, sample_still, split_of
+from heads.render import render
 
 SIZE = 64
 pytestmark = pytest.mark.shared
@@ -141,3 +142,20 @@ def test_two_takes_differ_at_the_mouth_alone(head_assets):
     assert (difference[:brows] > 6).mean() < 0.01
     mouth = first["landmarks_px"][48:].mean(0).astype(int)
     assert difference[mouth[1] - 2 : mouth[1] + 3, mouth[0] - 2 : mouth[0] + 3].max() > 20
+
+
+def test_brows_and_glasses_are_labelled_as_regions(head_assets):
+    import cv2
+
+    for alpha, region in zip(head_assets.brows, head_assets.brow_regions, strict=True):
+        pieces = cv2.connectedComponents(region)[0] - 1
+        assert 2 <= pieces <= 4  # a brow each, and hardly a stray piece
+        assert alpha[region > 0].sum() > 0.6 * alpha.sum(dtype=np.int64)
+    person = sample_identity(np.random.default_rng(4), head_assets, "train")
+    params, _ = sample_still(np.random.default_rng(5), head_assets, replace(person, glasses="round", hair="none"))
+    params = replace(params, pose=np.zeros(3))
+    worn = render(params, head_assets, 128)
+    bare = render(replace(params, glasses="none"), head_assets, 128)
+    eyes = np.isin(bare["labels"], (4, 5))
+    assert eyes.sum() > 20 and (worn["labels"][eyes] == 6).all()
+    assert (bare["labels"] == 6).sum() == 0

@@ -61,3 +61,16 @@ def test_first_and_second_derivatives_are_finite():
     (gradient,) = torch.autograd.grad(network.logits(images).square().sum(), images, create_graph=True)
     (second,) = torch.autograd.grad(gradient.square().sum(), images)
     assert gradient.isfinite().all() and second.isfinite().all() and gradient.abs().max() > 0
+
+
+def test_enlarging_inside_answers_as_for_the_enlarged_picture():
+    torch.manual_seed(2)
+    network, inside = BiSeNet(width=4).eval(), BiSeNet(width=4, enlarge=2).eval()
+    inside.load_state_dict(network.state_dict())
+    images = torch.rand(1, 3, 64, 64) * 2 - 1
+    doubled = torch.nn.functional.interpolate(images, scale_factor=2, mode="bilinear")
+    expected, found = network.logits(doubled), inside.logits(images)
+    assert found.shape == (1, 19, 64, 64) and expected.shape == (1, 19, 128, 128)
+    for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):  # both grids end at the corners of the same map
+        torch.testing.assert_close(found[..., *corner], expected[..., *corner])
+    torch.testing.assert_close(inside.all_logits(images)[0], found)

@@ -42,7 +42,7 @@ def mix_codes(first: torch.Tensor, second: torch.Tensor, share: float) -> torch.
 
 
 def own_voice(speech: SpeechFeatures) -> torch.Tensor:
-    """What is constant in a recording, float32 `[22]`: see `voices_of`."""
+    """What is constant in a recording, float32 `[21]`: see `voices_of`."""
     rows = torch.from_numpy(np.concatenate([speech.mfcc, speech.prosody], 1))
     return voices_of(rows[None], torch.from_numpy(~speech.silent)[None])[0]
 

@@ -44,16 +44,16 @@ class SpeechModel(nn.Module):
 
     def emotion(self, rows: torch.Tensor, voice: torch.Tensor) -> torch.Tensor:
         """MFCC and prosody rows `[N, 4T + 24, 15]` -> emotion codes `[N, T, e]`; average them over a stretch. `voice`
-        `[N, 22]` or `[22]`: what is constant in the recording (`voices_of`), for encoders that also see the rows
-        relative to it (`num_features` 28), how it moves (36) and how clear it is (37)."""
+        `[N, 21]` or `[21]`: what is constant in the recording (`voices_of`), for encoders that also see the rows
+        relative to it (`num_features` 28) and how it moves (36)."""
         rows = relative_to_voice(rows, voice)[..., : len(self.feature_mean)]
         return self.emotion_encoder.over_rows((rows - self.feature_mean) / self.feature_scale)
 
 
 def relative_to_voice(rows: torch.Tensor, voice: torch.Tensor) -> torch.Tensor:
-    """Rows `[N, R, 15]` -> `[N, R, 37]`: MFCC and pitch once more, against the recording's own mean, as one person's
-    high voice is another one's low one; and how the voice moves and how clear it is, the same in every row, as no
-    window of 280 ms shows the range of a melody or the pace of a sentence."""
+    """Rows `[N, R, 15]` -> `[N, R, 36]`: MFCC and pitch once more, against the recording's own mean, as one person's
+    high voice is another one's low one; and how the voice moves, the same in every row, as no window of 280 ms shows
+    the range of a melody or the pace of a sentence."""
     relative = rows[..., :13] - voice[..., None, :13]
     voiced = (rows[..., 13:14] > VOICED_ABOVE).to(rows.dtype)
     moves = voice[..., None, 13:].expand(*rows.shape[:-1], -1)
@@ -61,10 +61,9 @@ def relative_to_voice(rows: torch.Tensor, voice: torch.Tensor) -> torch.Tensor:
 
 
 def voices_of(rows: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
-    """What is constant in recordings: rows `[N, R, 15]`, and where they hold speech, bool `[N, R]` -> `[N, 22]`: mean
+    """What is constant in recordings: rows `[N, R, 15]`, and where they hold speech, bool `[N, R]` -> `[N, 21]`: mean
     MFCC, mean pitch (octaves against 150 Hz); then the pitch's deviation, its rise over the last quarter, its step from
-    row to row; the energy's deviation, step and flutter; the step of the MFCC; the share of voiced rows, and how periodic
-    these are: less in a rough or breathy voice."""
+    row to row; the energy's deviation, step and flutter; the step of the MFCC; and the share of voiced rows."""
     speaking = spoken_rows(speaking)
     voiced = rows[..., 13] > VOICED_ABOVE
     mfcc, pitch, energy = rows[..., :12], rows[..., 12], rows[..., 14]
@@ -81,7 +80,6 @@ def voices_of(rows: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
         _mean(energy.diff(n=2, dim=1).abs(), both_speaking[:, 1:] & both_speaking[:, :-1]),
         _mean(mfcc.diff(dim=1).abs().mean(-1), both_speaking),
         _mean(voiced.to(rows.dtype), speaking),
-        _mean(rows[..., 13], voiced),
     ]
     means = [_mean(mfcc, speaking[..., None]), mean_pitch[:, None]]
     return torch.cat([*means, torch.stack(moves, 1)], 1)

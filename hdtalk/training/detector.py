@@ -83,12 +83,12 @@ class Scenes:
         return (chosen.flip(3) if rng.random() < 0.5 else chosen).float() / 127.5 - 1
 
     def _fits(self, points_px, crop_box, others):
-        """Whether most of the face would be in the picture, and its crop would hide no other face."""
+        """Whether most of the face would be in the picture, its crop would hide no other face, and it lies on none."""
         box = face_box(points_px)
         inside = np.clip(box, 0, CANVAS)
         if np.prod(inside[2:] - inside[:2]) < 0.7 * np.prod(box[2:] - box[:2]):
             return False
-        return all(_overlap(other, crop_box) <= 0.1 for other in others)
+        return all(_overlap(other, crop_box) <= 0.1 and _overlap(box, other) <= 0.1 for other in others)
 
     def _paste(self, images, indices, rows, placement, rng):
         """Whole pictures with their own surroundings, or the person cut out; soft edges."""

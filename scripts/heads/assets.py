@@ -214,7 +214,7 @@ def draw_lashes() -> np.ndarray:
 
 
 def brow_region(alpha: np.ndarray) -> np.ndarray:
-    """The area that the hairs of a brow fill, as people outline it: uint8 0 or 255, from their opacity over the texture."""
+    """The area that the hairs of a brow fill, as people outline it: uint8 0 or 255, from their opacity."""
     density = cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), 6)
     return np.where(density > 0.3 * density.max(), 255, 0).astype(np.uint8)
 

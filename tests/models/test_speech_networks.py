@@ -140,13 +140,13 @@ def test_voice_of_a_known_melody():
     rows, speaking = melody()
     voice = voices_of(rows, speaking)[0]
     torch.testing.assert_close(voice[:12], torch.arange(12.0))
-    mean, deviation, ending, step, energy, pace, flutter, change, voiced, periodic = voice[12:].tolist()
+    mean, deviation, ending, step, energy, pace, flutter, change, voiced = voice[12:].tolist()
     assert mean == pytest.approx(0.5, abs=1e-5)
     assert deviation == pytest.approx(12**-0.5, rel=0.02)  # of an even distribution
     assert ending == pytest.approx(0.375, abs=0.01)  # the last quarter's middle against the whole's
     assert step == pytest.approx(1 / 79, rel=1e-4)
     assert (energy, pace, flutter) == pytest.approx((0.5, 1.0, 2.0))
-    assert (change, voiced, periodic) == pytest.approx((0.0, 1.0, 1.0))
+    assert (change, voiced) == pytest.approx((0.0, 1.0))
 
 
 def test_voice_hears_only_what_is_spoken_and_survives_silence():
@@ -163,7 +163,7 @@ def test_features_are_the_rows_then_relative_then_how_the_voice_moves():
     rows, speaking = melody()
     voice = voices_of(rows, speaking)
     features = relative_to_voice(rows, voice)
-    assert features.shape == (1, 80, 37)
+    assert features.shape == (1, 80, 36)
     torch.testing.assert_close(features[..., :15], rows)
     torch.testing.assert_close(features[0, :, 27], rows[0, :, 12] - voice[0, 12])
     torch.testing.assert_close(features[0, 7, 28:], voice[0, 13:])

@@ -19,7 +19,7 @@ from hdtalk.training.speech_pack import VIEW_STEP, read_pack, write_pack
 from hdtalk.windows import stretch_of_rows
 
 SIZES = TINY_SPEECH | {
-    "emotion_encoder": TINY_SPEECH["emotion_encoder"] | {"num_features": 37, "across": True},
+    "emotion_encoder": TINY_SPEECH["emotion_encoder"] | {"num_features": 36, "across": True},
 }
 
 

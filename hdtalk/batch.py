@@ -12,10 +12,13 @@ from typing import Any
 
 from hdtalk.errors import HDTalkError, InputError, Stopped, UsageError
 from hdtalk.job import write_atomically
+from hdtalk.media import VIDEO_SUFFIXES
+from hdtalk.options import resolve
 from hdtalk.pipeline import EditResult, InversionResult, edit_video, invert_video
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", *VIDEO_SUFFIXES)
+
+_NO_SETTINGS = ("bundle", "device", "emotion", "emotion_from", "progress")  # of `edit_video`'s options
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ def run_batch(
 ) -> list[Row]:
     """Works one after another, as `edit_video` or `invert_video` with `options`; `table` (CSV) is rewritten after each.
 
-    A job's folder goes when its video is made, unless `keep_jobs`. `Stopped` ends the batch; the same call goes on."""
+    A job's folder goes when its video is made, unless `keep_jobs`. `Stopped` ends the batch; the same call goes on.
+    Raises UsageError before the first for settings that no clip could have."""
+    resolve({name: value for name, value in options.items() if name not in _NO_SETTINGS})
     rows: list[Row] = []
     for work in works:
         rows.append(_done(work, keep_jobs, options))

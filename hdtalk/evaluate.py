@@ -20,7 +20,7 @@ from hdtalk.crop import crop_faces, crop_track
 from hdtalk.data import FaceTrack, VideoInfo
 from hdtalk.errors import InputError, UsageError, WeightsError
 from hdtalk.instruments import Instruments
-from hdtalk.media import probe, read_frames
+from hdtalk.media import VIDEO_SUFFIXES, probe, read_frames
 from hdtalk.metrics import METRICS, STAND_IN_SUFFIX
 from hdtalk.metrics.fid import FeatureStatistics, frechet_distance
 from hdtalk.metrics.identity import identity_similarity
@@ -35,7 +35,6 @@ from hdtalk.scores import ClipScores, Evaluation
 logger = logging.getLogger(__name__)
 
 DEFAULTS = EvaluateConfig()
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts")
 SYNC_FPS, SYNC_PX = 25, 224
 
 

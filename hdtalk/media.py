@@ -38,6 +38,7 @@ COUNTABLE_CONTAINERS = ("mov", "matroska", "mp4", "webm")
 UNCOUNTABLE_CODECS = ("vp8", "mpeg4", "msmpeg4v3", "vc1")
 UNSPECIFIED = 2
 MIN_FILLED = 0.8  # of the ticks of a constant rate; the frames that a recorder dropped are repeats
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts")  # what a folder's videos are known by
 SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 

@@ -106,3 +106,12 @@ def test_outputs_within_the_data_are_no_clips_and_names_stay_apart(clips):
         plan_batch(clips, clips)
     with pytest.raises(InputError, match="no videos"):
         plan_batch(clips.parent / "tracks", clips / "out")
+
+
+def test_settings_that_no_clip_could_have_are_refused_once(clips, tmp_path):
+    works, table = plan_batch(clips, tmp_path, "none"), tmp_path / "batch.csv"
+    with pytest.raises(UsageError, match="no_such_setting"):
+        run_batch(works, table, bundle="demo", no_such_setting=1)
+    with pytest.raises(UsageError, match="stitch.steps"):
+        run_batch(works, table, bundle="demo", **{"stitch.steps": "many"})
+    assert not table.exists()

@@ -20,13 +20,12 @@ import numpy as np
 from hdtalk.data import FaceTrack, VideoInfo
 from hdtalk.errors import InputError, UsageError
 from hdtalk.job import write_atomically
-from hdtalk.media import VideoWriter, probe, read_frames
+from hdtalk.media import VIDEO_SUFFIXES, VideoWriter, probe, read_frames
 from hdtalk.soundtrack import Soundtrack, decode_audio, open_audio
 
 LISTING = "hdtf.json"
 SUBSETS = ("RD", "WDA", "WRA")
 SIDE_PX = 512
-SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".m4v")
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ def _prepare_clip(clip: HDTFClip, downloads: Path, out: Path, method: int, track
 
 
 def _download(downloads: Path, clip: HDTFClip) -> Path | None:
-    names = [folder / f"{clip.video}{s}" for folder in (downloads, downloads / clip.subset) for s in SUFFIXES]
+    names = [folder / f"{clip.video}{s}" for folder in (downloads, downloads / clip.subset) for s in VIDEO_SUFFIXES]
     return next((path for path in names if path.is_file()), None)
 
 

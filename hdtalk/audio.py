@@ -39,6 +39,19 @@ _FORMATS = (
 )
 
 
+def read_shot_speech(video: str | os.PathLike) -> SpeechFeatures | None:
+    """What is said in a shot itself, or None where there is not a second of speech or no sound that can be read."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # its clipping and silence do not matter
+    try:
+        speech = read_speech(video)
+    except InputError:
+        return None
+    finally:
+        logger.setLevel(level)
+    return speech if (~speech.silent).sum() * ROW_SAMPLES >= SAMPLE_RATE else None
+
+
 def read_speech(source: str | os.PathLike | np.ndarray, sample_rate: int = SAMPLE_RATE) -> SpeechFeatures:
     """Analyses the speech of an audio or video file, or of a waveform (float in [-1,1] or an integer type, `[samples]`
     or `[samples, channels]`, at `sample_rate`). Raises InputError for audio that cannot be used; warns about clipping,

@@ -232,11 +232,14 @@ class SpeechConfig:
 
     emotion: str | None = None  # NAME or NAME:INTENSITY; None: the emotion of the voice
     emotion_span_s: float = 3.0  # the voice's emotion is averaged over this long, pauses left out
+    shot_emotion: bool = True  # emotion that the shot's own voice has too is on the person's face already
     strength: float = 1.0  # factor on the displacements
     carry: bool = True  # the alignment network turns the neutral face, an affine map carries the displacement along;
     # False: the network turns every predicted face itself, as published, and smooths small lip motion
-    lips_meet_below: float = 0.035  # gap in face units: predictions shy away from contact, small gaps are closed ...
-    lips_free_above: float = 0.07  # ... and those above this are left alone
+    lips_meet_below: float = 0.06  # gap in face units: predictions shy away from contact, small gaps are closed ...
+    lips_free_above: float = 0.10  # ... and those above this are left alone,
+    lips_dip: float = 0.02  # if the gap is this much wider before and after, ...
+    lips_dip_s: float = 0.12  # ... within this time: lips that stay nearly closed murmur, lips that dip say p, b or m
     closing_s: float = 0.12  # how long the lips take to meet in a pause, and to part before its end
     neutral_share: float = 0.03  # of the frames, those with the lips closest together, show the neutral face
     chunk_frames: int = 256

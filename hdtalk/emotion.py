@@ -41,6 +41,16 @@ def mix_codes(first: torch.Tensor, second: torch.Tensor, share: float) -> torch.
     return torch.lerp(first, second, share)
 
 
+def shared_code(model: SpeechModel, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """The emotion that two codes `[e]` have in common: of each emotion the weaker share, the rest neutral."""
+    centres = model.emotion_codes
+    shares = torch.minimum(first, second) @ centres.T / centres.square().sum(1)
+    neutral = EMOTIONS.index("neutral")
+    shares[neutral] = 0
+    shares[neutral] = (1 - shares.sum()).clamp(min=0)
+    return shares @ centres
+
+
 def own_voice(speech: SpeechFeatures) -> torch.Tensor:
     """What is constant in a recording, float32 `[21]`: see `voices_of`."""
     rows = torch.from_numpy(np.concatenate([speech.mfcc, speech.prosody], 1))

@@ -40,6 +40,7 @@ def predict_landmarks(
     model=None,
     emotion: str | None = None,
     emotion_from: Speech | None = None,
+    shot_speech: Speech | None = None,
     device: str = "cpu",
     config: SpeechConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -47,6 +48,7 @@ def predict_landmarks(
     """Float32 `[T,68,2]`: a shot's landmarks `landmarks_px` `[T,68,2]` (full-frame pixels, iBUG order) at `fps`,
     re-voiced by `speech`: a file, a 16 kHz waveform, or `SpeechFeatures`. `model`: a `SpeechModel`, else the bundle's.
     `emotion`: `NAME[:0..1]`; `emotion_from`: another recording to take the emotion from.
+    `shot_speech`: what is said in the shot itself (its emotion is on the face already).
     Raises InputError for unusable sound or landmarks, UsageError for an unknown emotion."""
     if emotion and emotion_from is not None:
         raise UsageError("emotion and emotion_from exclude each other. Give one of them.")
@@ -57,6 +59,7 @@ def predict_landmarks(
         model=model or weights.load_bundle(bundle, device).speech,
         emotion=emotion,
         emotion_from=None if emotion_from is None else _features(emotion_from),
+        shot_speech=None if shot_speech is None else _features(shot_speech),
         config=config,
         progress=progress,
     )
@@ -95,8 +98,9 @@ def speak_shot(
     order = frame_order(info.num_frames, wanted, config.audio_longer, config.audio_shorter)
     source_px = face.landmarks_px[order]
     spoken_px = predict_landmarks(
-        features, source_px, info.fps, model=models.speech, emotion=emotion, emotion_from=emotion_from
-    )
+        features, source_px, info.fps, model=models.speech, emotion=emotion, emotion_from=emotion_from,
+        shot_speech=audio.read_shot_speech(video),
+    )  # fmt: skip
     return SpokenShot(spoken_px, source_px, order, ~face.present[order], info.fps)
 
 

@@ -299,6 +299,7 @@ class Run:
                 assert self.speech_path is not None
                 inputs = {"speech": file_hash(self.speech_path), "source": array_hash(source_px)}
                 inputs |= {"fps": str(self.info.fps), "emotion": str(self.emotion), **self._hashes("speech")}
+                inputs["shot"] = self.video_hash
                 if self.emotion_from is not None:
                     inputs["emotion_from"] = file_hash(self.emotion_from)
                 stage = self.job.stage("speech", inputs=inputs)
@@ -545,6 +546,7 @@ class Run:
             model=self.bundle.speech,
             emotion=self.emotion,
             emotion_from=None if self.emotion_from is None else audio.read_speech(self.emotion_from),
+            shot_speech=audio.read_shot_speech(self.video),
             progress=lambda done, total: self.report("speech", done, total),
         )
 

@@ -14,11 +14,19 @@ from scipy.interpolate import PchipInterpolator
 
 from hdtalk.config import SpeechConfig
 from hdtalk.data import SpeechFeatures
-from hdtalk.emotion import SPAN_FRAMES, named_code, voice_code, voice_codes
+from hdtalk.emotion import SPAN_FRAMES, named_code, shared_code, voice_code, voice_codes
 from hdtalk.errors import InputError
 from hdtalk.face_units import close_lips, from_face_units, lip_gap, neutral_face, to_face_units
 from hdtalk.models.speech import EMOTIONS, SpeechModel
-from hdtalk.windows import STRETCH_FPS, exact_fps, num_video_frames, silent_frames, stretch_of_rows
+from hdtalk.windows import (
+    STRETCH_FPS,
+    STRETCH_ROWS,
+    WINDOW_ROWS,
+    exact_fps,
+    num_video_frames,
+    silent_frames,
+    stretch_of_rows,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +36,7 @@ _SPOKEN[48:] = 1.0
 _SPOKEN[2:15] = (0.33, 0.66, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0.66, 0.33)
 _FIXED = [*range(27, 31), 36, 39, 42, 45]  # nose bridge and eye corners: no expression moves them
 _LOWER, _UPPER = [*range(17), *range(48, 68)], [*range(17, 48)]
+_INNER_LIPS = ((61, 67), (62, 66), (63, 65))  # upper, lower
 _LIDS = {36: (37, 38, 40, 41), 42: (43, 44, 46, 47)}
 
 
@@ -40,6 +49,7 @@ def predict_landmarks(
     emotion: str | None = None,
     emotion_from: SpeechFeatures | None = None,
     emotion_codes: torch.Tensor | None = None,
+    shot_speech: SpeechFeatures | None = None,
     config: SpeechConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
@@ -48,7 +58,9 @@ def predict_landmarks(
 
     `emotion`: `NAME` or `NAME:0..1`; `emotion_from`: features of another recording whose emotion is taken;
     `emotion_codes`: `[e]`, or `[H, e]` in steps of `SPAN_FRAMES` for an emotion that changes; none of them: the emotion
-    of the voice, as it changes. Brows, lids and nose keep the person's own motion and get the emotion's on top.
+    of the voice, as it changes. `shot_speech`: what is said in the shot itself; the emotion that a new voice has in
+    common with it is on the person's face already and does not come on top. Brows, lids and nose keep the person's own
+    motion and get the emotion's on top.
     Raises InputError for landmarks that are empty or not finite."""
     config = config or SpeechConfig()
     landmarks_px = np.asarray(landmarks_px, np.float32)
@@ -63,6 +75,9 @@ def predict_landmarks(
     if emotions is None:
         emotions = _emotion_track(model, speech, emotion or config.emotion, emotion_from, config)
     source = DisplacementStream(model, speech, neutral, emotions, config)
+    named = emotion or config.emotion or emotion_codes is not None
+    if shot_speech is not None and config.shot_emotion and not named:
+        source.wear(shared_code(model, emotions.mean(0), voice_code(model, shot_speech)))
     times_s = (np.arange(len(local)) + 0.5) / float(exact_fps(fps))
     lids_open = {corner: max(1e-3, np.median(_lid_gap(local, corner))) for corner in _LIDS}
     out = np.empty_like(landmarks_px)
@@ -95,14 +110,31 @@ class DisplacementStream:
         self.first = 0  # index of the first frame that is kept
         self.kept = np.zeros((0, 68, 2), np.float32)
         self.resting = closing_curve(silent_frames(speech, STRETCH_FPS), STRETCH_FPS, config.closing_s)
+        self.worn = np.zeros((68, 2), np.float32)  # displacement that the person's face shows without words
+        self.lip_rest = min(0.0, float(lip_gap(neutral)))  # some landmarks at rest overlap
+
+    def wear(self, code: torch.Tensor) -> None:
+        """From now on leaves out what the emotion of this code `[e]` does to a face in a pause."""
+        self.worn = self._pause(code) - self._pause(named_code(self.model, "neutral"))
+
+    @torch.no_grad()
+    def _pause(self, code: torch.Tensor, num_frames: int = 50) -> np.ndarray:
+        """Displacement `[68,2]` in this emotion after so many frames of silence."""
+        silence = torch.from_numpy(self.speech.silent_row).to(self.mean.device)
+        rows = silence.expand(1, STRETCH_ROWS * (num_frames - 1) + WINDOW_ROWS, -1)
+        content = self.model.content(rows, self.mean, self.scale)
+        emotion = code.expand(1, num_frames, -1)
+        return self.model.landmark_predictor(self.neutral, content, emotion)[0][0, -1].cpu().numpy()
 
     def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Displacements `[T,68,2]` at `times_s` `[T]`, and how far the lips rest `[T]`: 1 in a pause, 0 in speech."""
+        """Displacements `[T,68,2]` at `times_s` `[T]`, and how far the lips close `[T]`: 1 in a pause and where they
+        meet for a sound, 0 where they are as predicted."""
         position = times_s * STRETCH_FPS - 0.5
-        low, high = int(np.floor(position[0])) - 2, int(np.ceil(position[-1])) + 3
+        near = round(self.config.lips_dip_s * STRETCH_FPS)
+        low, high = int(np.floor(position[0])) - 2 - near, int(np.ceil(position[-1])) + 3 + near
         while self.first + len(self.kept) < min(high + 1, self.num_frames):
             self._extend()
-        drop = max(0, min(low - self.first, len(self.kept) - 4))
+        drop = max(0, min(low - self.first, len(self.kept) - max(4, near + 1)))
         self.first, self.kept = self.first + drop, self.kept[drop:]
         known = np.arange(self.first, self.first + len(self.kept))
         inside = np.clip(position, known[0], known[-1])
@@ -110,7 +142,9 @@ class DisplacementStream:
             displacement = np.repeat(self.kept, len(times_s), 0)
         else:
             displacement = PchipInterpolator(known, self.kept, axis=0)(inside).astype(np.float32)
+        gap = lip_gap(self.neutral[0].cpu().numpy() + self.config.strength * self.kept) - self.lip_rest
         resting = np.interp(position, np.arange(len(self.resting)), self.resting)
+        resting = np.maximum(resting, np.interp(position, known, contact(gap, self.config)))
         # beyond its end the speech is silent: the lips have met within the closing time
         end = (position - (self.num_frames - 1)) / (self.config.closing_s * STRETCH_FPS)
         return displacement, np.maximum(resting, np.clip(end, 0, 1)).astype(np.float32)
@@ -129,7 +163,7 @@ class DisplacementStream:
         above = (below + 1).clamp(max=len(self.emotions) - 1)
         emotion = torch.lerp(self.emotions[below], self.emotions[above], share)[None]
         predicted, self.state = self.model.landmark_predictor(self.neutral, content, emotion, self.state)
-        self.kept = np.concatenate([self.kept, predicted[0].cpu().numpy()])
+        self.kept = np.concatenate([self.kept, predicted[0].cpu().numpy() - self.worn])
 
 
 def closing_curve(silent: np.ndarray, fps: float, closing_s: float) -> np.ndarray:
@@ -148,8 +182,13 @@ def closing_curve(silent: np.ndarray, fps: float, closing_s: float) -> np.ndarra
 
 
 def contact(gap: np.ndarray, config: SpeechConfig) -> np.ndarray:
-    """How far lips with this predicted gap `[T]` close, 0..1: a mean over what a mouth might do never quite shuts."""
-    return np.clip((config.lips_free_above - gap) / (config.lips_free_above - config.lips_meet_below), 0, 1)
+    """How far lips with these predicted gaps `[T]` at 25 fps close, `[T]` in 0..1: where the gap is small, and wider
+    both before and after. A mean over what a mouth might do never quite shuts. Beyond both ends counts as wide."""
+    near = round(config.lips_dip_s * STRETCH_FPS)
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(gap, near, constant_values=np.inf), near + 1).max(-1)
+    depth = np.minimum(around[: len(gap)], around[near:]) - gap
+    small = np.clip((config.lips_free_above - gap) / (config.lips_free_above - config.lips_meet_below), 0, 1)
+    return small * np.clip(depth / config.lips_dip, 0, 1)
 
 
 def _emotion_track(model, speech, emotion, emotion_from, config: SpeechConfig) -> torch.Tensor:
@@ -185,14 +224,13 @@ def _alignment_bias(model: SpeechModel, calm: np.ndarray, neutral: np.ndarray) -
 
 def _revoice(model, local, neutral, displacement, resting, bias, lids_open, config) -> np.ndarray:
     """Face units of the shot `[T,68,2]` -> the re-voiced face in the same frames, face units."""
-    face = neutral + displacement
-    rest = min(0.0, float(lip_gap(neutral)))  # some landmarks at rest overlap
-    face = close_lips(face, np.maximum(resting, contact(lip_gap(face) - rest, config)), rest)
+    face = close_lips(neutral + displacement, resting, min(0.0, float(lip_gap(neutral))))
+    overlap = np.minimum([neutral[lower, 1] - neutral[upper, 1] for upper, lower in _INNER_LIPS], 0)
     calm = _align(model, local, np.repeat(neutral[None], len(local), 0)) + bias
     # The network's rigid error shows at points that no expression moves; take it out everywhere.
     calm += (local - calm)[:, _FIXED].mean(1, keepdims=True)
     if config.carry:
-        calm = _join_lips(calm)
+        calm = _join_lips(calm, overlap)
         change = _carried(face - neutral, neutral, calm)
     else:
         aligned = _align(model, local, face) + bias
@@ -204,7 +242,7 @@ def _revoice(model, local, neutral, displacement, resting, bias, lids_open, conf
         emotional[:, lids] *= openness[:, None, None]
     own = local + emotional
     moved = own + (calm + change - own) * _SPOKEN[:, None]
-    return _part_lips(moved)
+    return _part_lips(moved, overlap)
 
 
 def _carried(displacement: np.ndarray, neutral: np.ndarray, posed: np.ndarray) -> np.ndarray:
@@ -218,20 +256,22 @@ def _carried(displacement: np.ndarray, neutral: np.ndarray, posed: np.ndarray) -
     return out.astype(np.float32)
 
 
-def _join_lips(local: np.ndarray) -> np.ndarray:
-    """Closes the inner lips of a face at rest point by point, on their middle."""
-    for upper, lower in ((61, 67), (62, 66), (63, 65)):
-        middle = (local[:, upper] + local[:, lower]) / 2
-        local[:, upper] = local[:, lower] = middle
+def _join_lips(local: np.ndarray, overlap: np.ndarray) -> np.ndarray:
+    """Closes the inner lips of a face at rest point by point, on their middle; `overlap` `[3]` <= 0: how far the
+    person's landmarks cross there."""
+    for (upper, lower), own in zip(_INNER_LIPS, overlap, strict=True):
+        local[:, upper] = local[:, lower] = (local[:, upper] + local[:, lower]) / 2
+        local[:, upper, 1] -= own / 2
+        local[:, lower, 1] += own / 2
     return local
 
 
-def _part_lips(local: np.ndarray) -> np.ndarray:
-    """Inner lips that cross meet in the middle instead."""
-    for upper, lower in ((61, 67), (62, 66), (63, 65)):
-        overlap = np.minimum(local[:, lower] - local[:, upper], 0)[:, 1] / 2
-        local[:, upper, 1] += overlap
-        local[:, lower, 1] -= overlap
+def _part_lips(local: np.ndarray, overlap: np.ndarray) -> np.ndarray:
+    """Inner lips that cross further than at rest do so no more."""
+    for (upper, lower), own in zip(_INNER_LIPS, overlap, strict=True):
+        excess = np.minimum(local[:, lower, 1] - local[:, upper, 1] - own, 0) / 2
+        local[:, upper, 1] += excess
+        local[:, lower, 1] -= excess
     return local
 
 

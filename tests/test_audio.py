@@ -5,7 +5,7 @@ import wave
 import numpy as np
 import pytest
 
-from hdtalk.audio import mfcc, mfcc_windows, read_audio, read_speech, silent_frames
+from hdtalk.audio import mfcc, mfcc_windows, read_audio, read_shot_speech, read_speech, silent_frames
 from hdtalk.errors import InputError
 
 RATE = 16000
@@ -201,3 +201,16 @@ def test_a_damaged_end_goes_on_with_a_warning(tmp_path):
     path = write_wav(tmp_path / "cut.wav", voice(2.0))
     path.write_bytes(path.read_bytes()[: 44 + RATE * 2])
     assert read_speech(path).duration_s == pytest.approx(1.0, abs=0.1)
+
+
+def test_what_a_shot_itself_says_is_optional(tmp_path, caplog):
+    write_wav(tmp_path / "spoken.wav", voice(2.0))
+    spoken, expected = read_shot_speech(tmp_path / "spoken.wav"), read_speech(tmp_path / "spoken.wav")
+    np.testing.assert_array_equal(spoken.mfcc, expected.mfcc)
+    write_wav(tmp_path / "short.wav", voice(0.5))
+    write_wav(tmp_path / "silent.wav", np.zeros(2 * RATE))
+    (tmp_path / "broken.wav").write_bytes(b"no sound")
+    silent_video(tmp_path / "mute.mp4")
+    for name in ("short.wav", "silent.wav", "broken.wav", "mute.mp4"):
+        assert read_shot_speech(tmp_path / name) is None
+    assert not caplog.records

@@ -9,11 +9,11 @@ from tiny_speech import TINY_SPEECH
 
 from hdtalk.config import SpeechConfig
 from hdtalk.data import SpeechFeatures
-from hdtalk.emotion import mix_codes, named_code, parse_emotion, voice_code
+from hdtalk.emotion import mix_codes, named_code, parse_emotion, shared_code, voice_code
 from hdtalk.errors import InputError, UsageError
 from hdtalk.face_units import lip_gap, to_face_units
 from hdtalk.models.speech import EMOTIONS, SpeechModel
-from hdtalk.speech_landmarks import closing_curve, predict_landmarks
+from hdtalk.speech_landmarks import DisplacementStream, closing_curve, contact, predict_landmarks
 
 SIZES = TINY_SPEECH | {"landmark_predictor": TINY_SPEECH["landmark_predictor"] | {"num_components": 2}}
 
@@ -163,3 +163,60 @@ def test_pauses_do_not_count_for_the_voices_emotion(model):
                                                  speech.silent_row, 32000, -20.0))  # fmt: skip
     assert torch.linalg.norm(other - first_two) < 0.3 * torch.linalg.norm(other)
     assert torch.isfinite(code).all()
+
+
+def test_lips_meet_where_the_gap_dips_and_not_where_it_stays_small():
+    config = SpeechConfig(lips_meet_below=0.06, lips_free_above=0.10, lips_dip=0.02, lips_dip_s=0.12)
+    dip = np.array([0.20, 0.18, 0.12, 0.05, 0.12, 0.18, 0.20])
+    np.testing.assert_allclose(contact(dip, config), [0, 0, 0, 1, 0, 0, 0])
+    np.testing.assert_allclose(contact(dip + 0.03, config), [0, 0, 0, 0.5, 0, 0, 0])  # 0.08 is halfway
+    np.testing.assert_allclose(contact(np.linspace(0.05, 0.2, 9), config)[3:], 0)  # opening only
+    murmur = np.full(20, 0.05)
+    np.testing.assert_allclose(contact(murmur, config)[3:-3], 0)
+    murmur[10] -= 0.01
+    assert contact(murmur, config)[10] == pytest.approx(0.5)
+    closure = np.array([0.2, 0.2, 0.2, 0.2, 0.05, 0.05, 0.05, 0.2, 0.2, 0.2])
+    np.testing.assert_allclose(contact(closure, config), [0, 0, 0, 0, 1, 1, 1, 0, 0, 0])
+
+
+def test_codes_share_the_weaker_part_of_each_emotion(model):
+    codes = dict(zip(EMOTIONS, model.emotion_codes, strict=True))
+    first = 0.6 * codes["happy"] + 0.4 * codes["neutral"]
+    second = 0.3 * codes["happy"] + 0.2 * codes["sad"] + 0.5 * codes["neutral"]
+    expected = 0.3 * codes["happy"] + 0.7 * codes["neutral"]
+    torch.testing.assert_close(shared_code(model, first, second), expected)
+    torch.testing.assert_close(shared_code(model, first, first), first)
+    torch.testing.assert_close(shared_code(model, codes["sad"], codes["angry"]), codes["neutral"])
+
+
+def test_an_emotion_that_the_face_wears_already_does_not_come_on_top(model):
+    silence = features(6, pauses=[(0, 6)])
+    silence.mfcc[:] = silence.silent_row
+    model.landmark_predictor.mlp[-1].weight.mul_(50)  # untrained networks hardly hear emotions
+    happy, neutral = named_code(model, "happy"), named_code(model, "neutral")
+    times_s = np.array([5.0, 5.5])
+
+    def after_silence(code, worn=None):
+        stream = DisplacementStream(model, silence, neutral_landmarks(), code[None], SpeechConfig())
+        if worn is not None:
+            stream.wear(worn)
+        return stream.at(times_s)[0]
+
+    calm, plain = after_silence(neutral), after_silence(happy)
+    assert np.abs(plain - calm).max() > 1e-3
+    np.testing.assert_allclose(after_silence(happy, worn=happy), calm, atol=1e-4)
+    np.testing.assert_allclose(after_silence(happy, worn=neutral), plain, atol=1e-6)
+
+
+def test_only_the_voices_own_emotion_is_taken_as_worn(model):
+    speech, track = features(2), shot(50)
+    for given in ({"emotion": "happy"}, {"emotion_codes": named_code(model, "happy")}):
+        alone = predict_landmarks(speech, track, 25, model=model, **given)
+        np.testing.assert_array_equal(
+            predict_landmarks(speech, track, 25, model=model, shot_speech=speech, **given), alone
+        )
+    off = SpeechConfig(shot_emotion=False)
+    np.testing.assert_array_equal(
+        predict_landmarks(speech, track, 25, model=model, shot_speech=speech, config=off),
+        predict_landmarks(speech, track, 25, model=model),
+    )

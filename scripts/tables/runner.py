@@ -69,7 +69,7 @@ def mouth_paste(bench: Bench, item: Item, output: Path) -> None:
     if bench.exact:
         source_px, target_px = _exact(item, item.track), _exact(item, item.target)
     else:
-        from hdtalk.audio import read_speech
+        from hdtalk.audio import read_shot_speech, read_speech
         from hdtalk.speech_landmarks import predict_landmarks
 
         bundle = load_bundle(bench.bundle, resolve_device(bench.device))
@@ -77,7 +77,7 @@ def mouth_paste(bench: Bench, item: Item, output: Path) -> None:
         shown_px = source_px[output_order(item.source, item.speech)]
         target_px = predict_landmarks(
             read_speech(item.speech), shown_px, probe(item.source).fps, model=bundle.speech,
-            emotion=item.emotion if bench.label else None,
+            emotion=item.emotion if bench.label else None, shot_speech=read_shot_speech(item.source),
         )  # fmt: skip
     write_mouth_paste(item.source, item.speech, output, source_px, target_px)
 

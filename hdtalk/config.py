@@ -149,6 +149,24 @@ class StitchConfig:
 
 
 @dataclass(frozen=True)
+class SpeechConfig:
+    """Landmarks from speech."""
+
+    emotion_span_s: float = 3.0  # the voice's emotion is averaged over this long, pauses left out
+    shot_emotion: bool = True  # emotion that the shot's own voice has too is on the person's face already
+    strength: float = 1.0  # factor on the displacements
+    carry: bool = True  # the alignment network turns the neutral face, an affine map carries the displacement along;
+    # False: the network turns every predicted face itself, as published, and smooths small lip motion
+    lips_meet_below: float = 0.06  # gap in face units: predictions shy away from contact, small gaps are closed ...
+    lips_free_above: float = 0.10  # ... and those above this are left alone,
+    lips_dip: float = 0.02  # if the gap is this much wider before and after, ...
+    lips_dip_s: float = 0.12  # ... within this time: lips that stay nearly closed murmur, lips that dip say p, b or m
+    closing_s: float = 0.12  # how long the lips take to meet in a pause, and to part before its end
+    neutral_share: float = 0.03  # of the frames, those with the lips closest together, show the neutral face
+    chunk_frames: int = 256
+
+
+@dataclass(frozen=True)
 class EditConfig:
     """A whole run: what belongs to no stage, then the stages' own settings."""
 
@@ -165,6 +183,7 @@ class EditConfig:
     report: bool = False
     faces: FaceConfig = field(default_factory=FaceConfig)
     crop: CropConfig = field(default_factory=CropConfig)
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
     media: MediaConfig = field(default_factory=MediaConfig)
     invert: InvertConfig = field(default_factory=InvertConfig)
     optimise: OptimiseConfig = field(default_factory=OptimiseConfig)
@@ -175,6 +194,7 @@ class EditConfig:
 # refers to them, of PTI and STIT.
 PAPER = {
     "precision": "float32",
+    "speech": {"carry": False},
     "invert": {
         "shared_steps": 0,
         "pivot_rate": 0.0,
@@ -224,22 +244,3 @@ class EvaluateConfig:
     crop_px: int = 256
     face_box_scale: float = 1.3  # side of the face box over the longer side of the landmarks' bounding box
     chunk_frames: int = 16
-
-
-@dataclass(frozen=True)
-class SpeechConfig:
-    """Landmarks from speech."""
-
-    emotion: str | None = None  # NAME or NAME:INTENSITY; None: the emotion of the voice
-    emotion_span_s: float = 3.0  # the voice's emotion is averaged over this long, pauses left out
-    shot_emotion: bool = True  # emotion that the shot's own voice has too is on the person's face already
-    strength: float = 1.0  # factor on the displacements
-    carry: bool = True  # the alignment network turns the neutral face, an affine map carries the displacement along;
-    # False: the network turns every predicted face itself, as published, and smooths small lip motion
-    lips_meet_below: float = 0.06  # gap in face units: predictions shy away from contact, small gaps are closed ...
-    lips_free_above: float = 0.10  # ... and those above this are left alone,
-    lips_dip: float = 0.02  # if the gap is this much wider before and after, ...
-    lips_dip_s: float = 0.12  # ... within this time: lips that stay nearly closed murmur, lips that dip say p, b or m
-    closing_s: float = 0.12  # how long the lips take to meet in a pause, and to part before its end
-    neutral_share: float = 0.03  # of the frames, those with the lips closest together, show the neutral face
-    chunk_frames: int = 256

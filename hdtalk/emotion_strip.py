@@ -82,7 +82,7 @@ def interpolate_emotion(
     first, second = (_code(model, end) for end in ends)
 
     def predict(codes: torch.Tensor) -> np.ndarray:
-        return predict_landmarks(features, source_px, fps, model=model, emotion_codes=codes)
+        return predict_landmarks(features, source_px, fps, model=model, emotion_codes=codes, config=run.config.speech)
 
     shares = np.linspace(0, 1, steps)
     held = np.stack([predict(mix_codes(first, second, float(share))) for share in shares])

@@ -99,7 +99,7 @@ def speak_shot(
     source_px = face.landmarks_px[order]
     spoken_px = predict_landmarks(
         features, source_px, info.fps, model=models.speech, emotion=emotion, emotion_from=emotion_from,
-        shot_speech=audio.read_shot_speech(video),
+        shot_speech=audio.read_shot_speech(video), config=config.speech,
     )  # fmt: skip
     return SpokenShot(spoken_px, source_px, order, ~face.present[order], info.fps)
 

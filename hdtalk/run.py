@@ -302,7 +302,7 @@ class Run:
                 inputs["shot"] = self.video_hash
                 if self.emotion_from is not None:
                     inputs["emotion_from"] = file_hash(self.emotion_from)
-                stage = self.job.stage("speech", inputs=inputs)
+                stage = self.job.stage("speech", inputs=inputs, config=self.config.speech)
                 if not stage.complete:
                     stage.save(0, {"landmarks_px": self._predict_landmarks(source_px)})
                     stage.finish()
@@ -547,6 +547,7 @@ class Run:
             emotion=self.emotion,
             emotion_from=None if self.emotion_from is None else audio.read_speech(self.emotion_from),
             shot_speech=audio.read_shot_speech(self.video),
+            config=self.config.speech,
             progress=lambda done, total: self.report("speech", done, total),
         )
 

@@ -73,9 +73,9 @@ def predict_landmarks(
     bias = _alignment_bias(model, local[calm_frames], neutral)
     emotions = None if emotion_codes is None else emotion_codes.reshape(-1, model.emotion_codes.shape[1])
     if emotions is None:
-        emotions = _emotion_track(model, speech, emotion or config.emotion, emotion_from, config)
+        emotions = _emotion_track(model, speech, emotion, emotion_from, config)
     source = DisplacementStream(model, speech, neutral, emotions, config)
-    named = emotion or config.emotion or emotion_codes is not None
+    named = emotion is not None or emotion_codes is not None
     if shot_speech is not None and config.shot_emotion and not named:
         source.wear(shared_code(model, emotions.mean(0), voice_code(model, shot_speech)))
     times_s = (np.arange(len(local)) + 0.5) / float(exact_fps(fps))
@@ -130,7 +130,7 @@ class DisplacementStream:
         """Displacements `[T,68,2]` at `times_s` `[T]`, and how far the lips close `[T]`: 1 in a pause and where they
         meet for a sound, 0 where they are as predicted."""
         position = times_s * STRETCH_FPS - 0.5
-        near = round(self.config.lips_dip_s * STRETCH_FPS)
+        near = max(0, round(self.config.lips_dip_s * STRETCH_FPS))
         low, high = int(np.floor(position[0])) - 2 - near, int(np.ceil(position[-1])) + 3 + near
         while self.first + len(self.kept) < min(high + 1, self.num_frames):
             self._extend()
@@ -146,7 +146,7 @@ class DisplacementStream:
         resting = np.interp(position, np.arange(len(self.resting)), self.resting)
         resting = np.maximum(resting, np.interp(position, known, contact(gap, self.config)))
         # beyond its end the speech is silent: the lips have met within the closing time
-        end = (position - (self.num_frames - 1)) / (self.config.closing_s * STRETCH_FPS)
+        end = (position - (self.num_frames - 1)) / max(1e-3, self.config.closing_s * STRETCH_FPS)
         return displacement, np.maximum(resting, np.clip(end, 0, 1)).astype(np.float32)
 
     @torch.no_grad()
@@ -184,11 +184,11 @@ def closing_curve(silent: np.ndarray, fps: float, closing_s: float) -> np.ndarra
 def contact(gap: np.ndarray, config: SpeechConfig) -> np.ndarray:
     """How far lips with these predicted gaps `[T]` at 25 fps close, `[T]` in 0..1: where the gap is small, and wider
     both before and after. A mean over what a mouth might do never quite shuts. Beyond both ends counts as wide."""
-    near = round(config.lips_dip_s * STRETCH_FPS)
+    near = max(0, round(config.lips_dip_s * STRETCH_FPS))
     around = np.lib.stride_tricks.sliding_window_view(np.pad(gap, near, constant_values=np.inf), near + 1).max(-1)
     depth = np.minimum(around[: len(gap)], around[near:]) - gap
-    small = np.clip((config.lips_free_above - gap) / (config.lips_free_above - config.lips_meet_below), 0, 1)
-    return small * np.clip(depth / config.lips_dip, 0, 1)
+    small = np.clip((config.lips_free_above - gap) / max(1e-6, config.lips_free_above - config.lips_meet_below), 0, 1)
+    return small * np.clip(depth / max(1e-6, config.lips_dip), 0, 1)
 
 
 def _emotion_track(model, speech, emotion, emotion_from, config: SpeechConfig) -> torch.Tensor:

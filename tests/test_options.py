@@ -68,3 +68,11 @@ def test_short_names_reach_their_stage():
 def test_mistakes_are_named(options, hint):
     with pytest.raises(UsageError, match=hint):
         resolve(options)
+
+
+def test_settings_of_the_speech_reach_the_run():
+    assert resolve({"speech.strength": "0.5"}).speech.strength == 0.5
+    assert resolve({"speech": {"shot_emotion": False}}).speech.shot_emotion is False
+    assert resolve({}).speech.carry and not resolve({"preset": "paper"}).speech.carry
+    with pytest.raises(UsageError, match="speech"):
+        resolve({"speech.loudness": 1})

@@ -49,4 +49,5 @@ def read_ahead(items: Iterable[Item], depth: int = 3) -> Iterator[Item]:
             yield value  # type: ignore[misc]
     finally:
         unwanted.set()
-        thread.join()
+        if thread is not threading.current_thread():  # garbage may be collected there
+            thread.join()

@@ -4,6 +4,7 @@ A file is decoded, resampled and analysed block by block: what stays in memory i
 """
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -39,12 +40,13 @@ _FORMATS = (
 )
 
 
-def read_shot_speech(video: str | os.PathLike) -> SpeechFeatures | None:
+def read_shot_speech(video: str | os.PathLike, start_s: float = 0.0, stop_s: float = math.inf) -> SpeechFeatures | None:
     """What is said in a shot itself, or None where there is not a second of speech or no sound that can be read."""
     level = logger.level
     logger.setLevel(logging.ERROR)  # its clipping and silence do not matter
     try:
-        speech = read_speech(video)
+        stop = None if stop_s == math.inf else round(stop_s * SAMPLE_RATE)
+        speech = read_speech(read_audio(video)[round(start_s * SAMPLE_RATE) : stop])
     except InputError:
         return None
     finally:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from hdtalk.emotion import parse_emotion
 from hdtalk.errors import HDTalkError, InputError, Stopped, UsageError
 from hdtalk.job import write_atomically
 from hdtalk.media import VIDEO_SUFFIXES
@@ -18,7 +19,7 @@ from hdtalk.pipeline import EditResult, InversionResult, edit_video, invert_vide
 
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", *VIDEO_SUFFIXES)
 
-_NO_SETTINGS = ("bundle", "device", "emotion", "emotion_from", "progress")  # of `edit_video`'s options
+_NO_SETTINGS = ("bundle", "device", "emotion", "emotion_from", "progress", "restart")  # of `edit_video`'s options
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ def run_batch(
     A job's folder goes when its video is made, unless `keep_jobs`. `Stopped` ends the batch; the same call goes on.
     Raises UsageError before the first for settings that no clip could have."""
     resolve({name: value for name, value in options.items() if name not in _NO_SETTINGS})
+    if options.get("emotion"):
+        parse_emotion(options["emotion"])
     rows: list[Row] = []
     for work in works:
         rows.append(_done(work, keep_jobs, options))

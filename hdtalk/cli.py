@@ -435,7 +435,7 @@ def edit(video, speech, job, resume, settings, dry_run, as_json, **options) -> N
     """Re-voice VIDEO with SPEECH (any audio or video file).
 
     Writes OUT.mp4, OUT.json (what was done and how well) and OUT.job (intermediate results: a stopped run goes on
-    there, and another speech over the same video re-uses its inversion).
+    there; with the same --job, another speech over the same video re-uses its inversion).
 
     \b
     hdtalk edit talk.mp4 speech.wav -o out.mp4

@@ -359,7 +359,9 @@ def _restore(weights, optimiser: torch.optim.Adam, codes: _Codes, arrays: dict[s
             kept = {
                 key: arrays[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in arrays
             }
+            state = {key: torch.from_numpy(np.array(value)) for key, value in kept.items()}
+            # Adam counts its steps on the CPU: on a GPU every step would wait for them
             optimiser.state[parameter] = {
-                key: torch.from_numpy(np.array(value)).to(parameter.device) for key, value in kept.items()
+                key: value.reshape(()) if key == "step" else value.to(parameter.device) for key, value in state.items()
             }
     return arrays["losses"].tolist()

@@ -77,8 +77,8 @@ def speak_shot(
     config: EditConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SpokenShot:
-    """The landmarks that `hdtalk edit` would follow, without editing anything: face tracking, then speech. `track`:
-    landmarks `[T,68,2]` of the video's frames, or an .npz that holds them, instead of detecting them."""
+    """The landmarks that `hdtalk edit` with these settings would follow, without editing: face tracking, then speech.
+    `track`: landmarks `[T,68,2]` of the video's frames, or an .npz that holds them, instead of detecting them."""
     from hdtalk import media
 
     config = config or EditConfig()

@@ -85,7 +85,7 @@ def read_frames(
             lost += 1
             if lost == 1:
                 log.warning("%s: frame %d is damaged; the nearest readable frame stands in.", path, number)
-            if lost > 2 + config.max_lost_fraction * len(wanted):
+            if lost > 2 + config.max_lost_fraction * scan.info.num_frames:
                 raise InputError(f"{path}: damaged: too many frames around {number} cannot be decoded. Trim the clip.")
         if shown_of is None or shown_of[0] != nearest.pts:
             shown_of = (nearest.pts, convert(nearest))

@@ -1,6 +1,7 @@
 """What a user asks for (a preset, then single options) -> the frozen configuration of a run; mistakes are errors."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,7 +97,9 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         raise UsageError(f"{name}: {value!r} is unknown. Known: {', '.join(CHOICES[name])}.")
     words = name.rpartition(".")[2].split("_")
     bounded = name in NOT_NEGATIVE or not NOT_NEGATIVE_WORDS.isdisjoint((words[0], words[-1]))
-    if isinstance(value, float) and value != value or bounded and value < 0:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name}: {value} is not possible; expected a finite number.")
+    if bounded and value < 0:
         raise UsageError(f"{name}: {value} is not possible; expected 0 or more.")
     if value > HIGHEST.get(name, value):
         raise UsageError(f"{name}: {value} is not possible; expected at most {HIGHEST[name]}.")

@@ -242,14 +242,12 @@ class Run:
             chunks = _split(rows, CROP_CHUNK)
             missing = [number for number in range(len(chunks)) if number not in stage.chunks]
             for number in missing:
-                frames = media.read_frames(
-                    self.video, self.first + chunks[number][0], self.first + chunks[number][-1] + 1
-                )
-                made = [
-                    crop.crop_face(frame, track.quads_px[row], track.resolution)
-                    for row, frame in enumerate(read_ahead(frames), chunks[number][0])
-                    if face.present[row]
-                ]
+                span = self.first + chunks[number][0], self.first + chunks[number][-1] + 1
+                frames = media.read_frames(self.video, *span, self.config.media)
+                made = []
+                for row, frame in enumerate(read_ahead(frames), chunks[number][0]):
+                    if face.present[row]:
+                        made.append(crop.crop_face(frame, track.quads_px[row], track.resolution))
                 stage.save(number, {"crops": to_crops(torch.from_numpy(np.stack(made)))})
                 self.report("crops", int(chunks[number][-1]) + 1, self.num_source)
             if not stage.complete:
@@ -299,7 +297,7 @@ class Run:
                 assert self.speech_path is not None
                 inputs = {"speech": file_hash(self.speech_path), "source": array_hash(source_px)}
                 inputs |= {"fps": str(self.info.fps), "emotion": str(self.emotion), **self._hashes("speech")}
-                inputs["shot"] = self.video_hash
+                inputs["shot"] = f"{self.video_hash} {self.first} {self.num_source}"
                 if self.emotion_from is not None:
                     inputs["emotion_from"] = file_hash(self.emotion_from)
                 stage = self.job.stage("speech", inputs=inputs, config=self.config.speech)
@@ -546,10 +544,17 @@ class Run:
             model=self.bundle.speech,
             emotion=self.emotion,
             emotion_from=None if self.emotion_from is None else audio.read_speech(self.emotion_from),
-            shot_speech=audio.read_shot_speech(self.video),
+            shot_speech=self._shot_speech(),
             config=self.config.speech,
             progress=lambda done, total: self.report("speech", done, total),
         )
+
+    def _shot_speech(self) -> SpeechFeatures | None:
+        """What the used part of the shot says itself, where that matters."""
+        if self.emotion is not None or self.emotion_from is not None or not self.config.speech.shot_emotion:
+            return None
+        fps = float(self.info.fps)
+        return audio.read_shot_speech(self.video, self.first / fps, (self.first + self.num_source) / fps)
 
     def _mouth_weights(self, crops: Crops, face: FaceTrack):
         """Pixel weights of equation (4)'s L2 by the frames' places among the crops, or None when all weigh the same."""

@@ -59,8 +59,8 @@ def predict_landmarks(
     `emotion`: `NAME` or `NAME:0..1`; `emotion_from`: features of another recording whose emotion is taken;
     `emotion_codes`: `[e]`, or `[H, e]` in steps of `SPAN_FRAMES` for an emotion that changes; none of them: the emotion
     of the voice, as it changes. `shot_speech`: what is said in the shot itself; the emotion that a new voice has in
-    common with it is on the person's face already and does not come on top. Brows, lids and nose keep the person's own
-    motion and get the emotion's on top.
+    common with it is on the person's face already and does not come on top (a chosen one does). Brows, lids and nose
+    keep the person's own motion and get the emotion's on top.
     Raises InputError for landmarks that are empty or not finite."""
     config = config or SpeechConfig()
     landmarks_px = np.asarray(landmarks_px, np.float32)
@@ -75,8 +75,8 @@ def predict_landmarks(
     if emotions is None:
         emotions = _emotion_track(model, speech, emotion, emotion_from, config)
     source = DisplacementStream(model, speech, neutral, emotions, config)
-    named = emotion is not None or emotion_codes is not None
-    if shot_speech is not None and config.shot_emotion and not named:
+    chosen = any(given is not None for given in (emotion, emotion_from, emotion_codes))
+    if shot_speech is not None and config.shot_emotion and not chosen:
         source.wear(shared_code(model, emotions.mean(0), voice_code(model, shot_speech)))
     times_s = (np.arange(len(local)) + 0.5) / float(exact_fps(fps))
     lids_open = {corner: max(1e-3, np.median(_lid_gap(local, corner))) for corner in _LIDS}

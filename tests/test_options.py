@@ -76,3 +76,9 @@ def test_settings_of_the_speech_reach_the_run():
     assert resolve({}).speech.carry and not resolve({"preset": "paper"}).speech.carry
     with pytest.raises(UsageError, match="speech"):
         resolve({"speech.loudness": 1})
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_numbers_are_finite(value):
+    with pytest.raises(UsageError, match="finite"):
+        resolve({"speech.lips_dip_s": value})

@@ -16,6 +16,7 @@ from hdtalk.errors import HDTalkError
 from hdtalk.evaluate import Pair, evaluate
 from hdtalk.instruments import face_tracker, installed_instruments
 from hdtalk.media import probe
+from hdtalk.options import resolve
 from hdtalk.pipeline import edit_video
 from hdtalk.scores import Evaluation, to_markdown, to_text
 from hdtalk.weights import load_bundle
@@ -78,6 +79,7 @@ def mouth_paste(bench: Bench, item: Item, output: Path) -> None:
         target_px = predict_landmarks(
             read_speech(item.speech), shown_px, probe(item.source).fps, model=bundle.speech,
             emotion=item.emotion if bench.label else None, shot_speech=read_shot_speech(item.source),
+            config=resolve(dict(bench.options)).speech,
         )  # fmt: skip
     write_mouth_paste(item.source, item.speech, output, source_px, target_px)
 

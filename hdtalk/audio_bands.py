@@ -16,6 +16,21 @@ def cepstral_basis() -> np.ndarray:
     return cepstrum(np.exp(np.eye(NUM_FILTERS)))[:, 1:].T
 
 
+def centres_hz() -> np.ndarray:
+    """Middle frequencies of the filters `[26]`, evenly spaced in mel."""
+    return 700 * (10 ** (np.arange(1, NUM_FILTERS + 1) / (NUM_FILTERS + 1) * np.log10(1 + SAMPLE_RATE / 2 / 700)) - 1)
+
+
+def tract_map(factor: float) -> np.ndarray:
+    """`[12, 12]`: MFCC 1 to 12 times it are about those of the same words from a vocal tract `factor` times as long:
+    every filter hears what lay at `factor` times its frequency."""
+    mel_of = np.log10(1 + factor * centres_hz() / 700) * ((NUM_FILTERS + 1) / np.log10(1 + SAMPLE_RATE / 2 / 700)) - 1
+    positions = np.clip(mel_of, 0, NUM_FILTERS - 1)
+    moved = np.stack([np.interp(positions, np.arange(NUM_FILTERS), band) for band in np.eye(NUM_FILTERS)])
+    basis = cepstral_basis()
+    return np.linalg.pinv(basis).T @ moved @ basis.T
+
+
 def full_scale_db() -> float:
     """Energy per row that counts as 0 dBFS."""
     return float(10 * np.log10(INT16**2 / 4 * FRAME_SAMPLES))

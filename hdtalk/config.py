@@ -155,6 +155,7 @@ class SpeechConfig:
     emotion_span_s: float = 3.0  # the voice's emotion is averaged over this long, pauses left out
     shot_emotion: bool = True  # emotion that the shot's own voice has too is on the person's face already
     strength: float = 1.0  # factor on the displacements
+    tract_spread: float = 0.1  # the words are heard as from vocal tracts so much shorter and longer, too; 0: only as is
     carry: bool = True  # the alignment network turns the neutral face, an affine map carries the displacement along;
     # False: the network turns every predicted face itself, as published, and smooths small lip motion
     lips_meet_below: float = 0.06  # gap in face units: predictions shy away from contact, small gaps are closed ...

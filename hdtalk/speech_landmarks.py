@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.interpolate import PchipInterpolator
 
+from hdtalk.audio_bands import tract_map
 from hdtalk.config import SpeechConfig
 from hdtalk.data import SpeechFeatures
 from hdtalk.emotion import SPAN_FRAMES, named_code, shared_code, voice_code, voice_codes
@@ -102,9 +103,13 @@ class DisplacementStream:
         device = model.emotion_codes.device
         self.neutral = torch.from_numpy(neutral).to(device)[None]
         self.emotions = emotions  # [H, e], one per `SPAN_FRAMES`, or a single one
-        rows = speech.mfcc[~speech.silent] if (~speech.silent).sum() >= 10 else speech.mfcc
-        self.mean = torch.from_numpy(rows.mean(0)).to(device)
-        self.scale = torch.from_numpy(rows.std(0) + 1.0).to(device)
+        spread = config.tract_spread
+        factors = (1.0, 1 - spread, 1 + spread) if spread else (1.0,)
+        maps = np.stack([np.eye(12) if factor == 1 else tract_map(factor) for factor in factors]).astype(np.float32)
+        rows = (speech.mfcc[~speech.silent] if (~speech.silent).sum() >= 10 else speech.mfcc) @ maps
+        self.tracts = torch.from_numpy(maps).to(device)  # [K, 12, 12]
+        self.mean = torch.from_numpy(rows.mean(1, keepdims=True)).to(device)
+        self.scale = torch.from_numpy(rows.std(1, keepdims=True) + 1.0).to(device)
         self.num_frames = num_video_frames(speech, STRETCH_FPS)
         self.state = None
         self.first = 0  # index of the first frame that is kept
@@ -120,11 +125,17 @@ class DisplacementStream:
     @torch.no_grad()
     def _pause(self, code: torch.Tensor, num_frames: int = 50) -> np.ndarray:
         """Displacement `[68,2]` in this emotion after so many frames of silence."""
-        silence = torch.from_numpy(self.speech.silent_row).to(self.mean.device)
-        rows = silence.expand(1, STRETCH_ROWS * (num_frames - 1) + WINDOW_ROWS, -1)
-        content = self.model.content(rows, self.mean, self.scale)
-        emotion = code.expand(1, num_frames, -1)
-        return self.model.landmark_predictor(self.neutral, content, emotion)[0][0, -1].cpu().numpy()
+        silence = np.repeat(self.speech.silent_row[None], STRETCH_ROWS * (num_frames - 1) + WINDOW_ROWS, 0)
+        return self._predict(silence, code.expand(num_frames, -1))[0][-1]
+
+    def _predict(self, rows: np.ndarray, emotion: torch.Tensor, state=None, margin: int = 0):
+        """Displacements `[T,68,2]` for MFCC rows of T frames and `margin` more on either side, and emotion codes
+        `[T, e]`: the mean over the vocal tracts. And the predictor's state."""
+        heard = torch.from_numpy(rows).to(self.mean.device) @ self.tracts
+        content = self.model.content(heard, self.mean, self.scale)[:, margin : margin + len(emotion)]
+        neutral, emotion = (x.expand(len(heard), *x.shape[-2:]) for x in (self.neutral, emotion))
+        predicted, state = self.model.landmark_predictor(neutral, content, emotion, state)
+        return predicted.mean(0).cpu().numpy(), state
 
     def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Displacements `[T,68,2]` at `times_s` `[T]`, and how far the lips close `[T]`: 1 in a pause and where they
@@ -154,16 +165,15 @@ class DisplacementStream:
         start = self.first + len(self.kept)
         count = min(self.config.chunk_frames, self.num_frames - start)
         # two frames more on either side, so that chunks join without a seam
-        rows = torch.from_numpy(stretch_of_rows(self.speech, count + 4, start - 2)).to(self.mean.device)
-        content = self.model.content(rows[None], self.mean, self.scale)[:, 2:-2]
+        rows = stretch_of_rows(self.speech, count + 4, start - 2)
         half = (np.arange(start, start + count) + 0.5) / SPAN_FRAMES - 0.5
         half = np.clip(half, 0, len(self.emotions) - 1)
-        below = torch.from_numpy(np.floor(half).astype(np.int64)).to(content.device)
-        share = torch.from_numpy((half - np.floor(half)).astype(np.float32)).to(content.device)[:, None]
+        below = torch.from_numpy(np.floor(half).astype(np.int64)).to(self.emotions.device)
+        share = torch.from_numpy((half - np.floor(half)).astype(np.float32)).to(self.emotions.device)[:, None]
         above = (below + 1).clamp(max=len(self.emotions) - 1)
-        emotion = torch.lerp(self.emotions[below], self.emotions[above], share)[None]
-        predicted, self.state = self.model.landmark_predictor(self.neutral, content, emotion, self.state)
-        self.kept = np.concatenate([self.kept, predicted[0].cpu().numpy() - self.worn])
+        emotion = torch.lerp(self.emotions[below], self.emotions[above], share)
+        predicted, self.state = self._predict(rows, emotion, self.state, margin=2)
+        self.kept = np.concatenate([self.kept, predicted - self.worn])
 
 
 def closing_curve(silent: np.ndarray, fps: float, closing_s: float) -> np.ndarray:

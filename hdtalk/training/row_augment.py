@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from hdtalk.audio_bands import NUM_COEFFICIENTS, ROUNDING_FLOOR, VOICE_BAND, cepstral_basis, full_scale_db
+from hdtalk.audio_bands import NUM_COEFFICIENTS, ROUNDING_FLOOR, VOICE_BAND, cepstral_basis, centres_hz, full_scale_db
 from hdtalk.config import AudioConfig
 
-_CENTRE_HZ = 700 * (10 ** (np.arange(1, 27) / 27 * np.log10(1 + 8000 / 700)) - 1)
 _TAIL_ROWS = 32
 
 
@@ -39,9 +38,9 @@ class RowAugment:
         self.basis = torch.from_numpy(cepstral_basis()).float().to(device)  # [12, 26]: log energies to MFCC
         self.inverse = torch.from_numpy(np.linalg.pinv(cepstral_basis())).float().to(device)  # [26, 12]
         self.floor = torch.from_numpy(ROUNDING_FLOOR).float().to(device)
-        self.hertz = torch.from_numpy(_CENTRE_HZ).float().to(device)
+        self.hertz = torch.from_numpy(centres_hz()).float().to(device)
         # the energy of noise in a filter scatters the less the more bins the filter has
-        self.bins = torch.from_numpy(np.maximum(1.0, np.gradient(_CENTRE_HZ) / 31.25)).float().to(device)
+        self.bins = torch.from_numpy(np.maximum(1.0, np.gradient(centres_hz()) / 31.25)).float().to(device)
 
     def __call__(self, rows: torch.Tensor, silent: torch.Tensor, level_db: torch.Tensor, amount: float = 1.0):
         """Rows `[N, R, 15]` of recordings at `level_db` `[N]`, and their pauses, bool `[N, R]` -> the same, worsened in

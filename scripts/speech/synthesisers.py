@@ -51,7 +51,9 @@ def _flite(voice: str, text: str) -> tuple[np.ndarray, int, list[Phone]]:
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         samples, sample_rate = _read_wav(file.name)
     ends = [token.rsplit(":", 1) for token in said.split()]
-    return samples, sample_rate, _phones([(name, float(end)) for name, end in ends])
+    # the diphone voices speak up to 3 % faster than their plan says
+    pace = len(samples) / sample_rate / float(ends[-1][1])
+    return samples, sample_rate, _phones([(name, float(end) * pace) for name, end in ends])
 
 
 def _festival(voice: str, text: str) -> tuple[np.ndarray, int, list[Phone]]:

@@ -3,6 +3,8 @@
 The similarity that takes a frame there uses only points that speech and expression hardly move.
 """
 
+import math
+
 import numpy as np
 
 OUTER_EYE = (36, 45)
@@ -56,13 +58,15 @@ def close_lips(local: np.ndarray, amount: np.ndarray | float, rest: float = 0.0)
     return closed
 
 
-def neutral_face(local: np.ndarray, share: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+def neutral_face(local: np.ndarray, share: float = 0.1, within: float = math.inf) -> tuple[np.ndarray, np.ndarray]:
     """The person's neutral face `[68,2]` in face units, and the frames it was taken from: those with the lips closest
-    together, as frontal as the shot allows, at least three. A gap that remains is closed. Lips pressed together as for
+    together, as frontal as the shot allows: at most `share` of them, with a gap at most `within` above the least (at
+    least half of the share, and three). A gap that remains is closed. Lips pressed together as for
     a p are meant: half-open or resting ones are thicker, and displacements would come on top of that."""
     gap = lip_gap(local)
     turned = np.abs(local[:, 33, 0] - local[:, [36, 45], 0].mean(-1))  # the nose leaves the middle as the head turns
-    count = min(len(local), max(3, round(len(local) * share)))
+    most, least = (min(len(local), max(3, round(len(local) * part))) for part in (share, share / 2))
+    count = int(np.clip((gap <= gap.min() + within).sum(), least, most))
     candidates = np.argsort(gap)[: max(count, min(len(local), 3 * count))]
     frames = candidates[np.argsort(turned[candidates] + 2 * np.maximum(gap[candidates] - gap.min(), 0))[:count]]
     neutral = np.median(local[frames], axis=0).astype(np.float32)

@@ -70,7 +70,7 @@ def predict_landmarks(
     if not np.isfinite(landmarks_px).all():
         raise InputError("landmarks: some are NaN or infinite. Interpolate the frames without a face first.")
     local, _ = to_face_units(landmarks_px)
-    neutral, calm_frames = neutral_face(local, config.neutral_share)
+    neutral, calm_frames = neutral_face(local, config.neutral_share, config.neutral_within)
     bias = _alignment_bias(model, local[calm_frames], neutral)
     emotions = None if emotion_codes is None else emotion_codes.reshape(-1, model.emotion_codes.shape[1])
     if emotions is None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hdtalk.audio_bands import cepstral_basis, centres_hz, tract_map
+from hdtalk.audio_bands import centres_hz, cepstral_basis, tract_map
 
 
 def formants(*peaks_hz):

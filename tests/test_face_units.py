@@ -48,3 +48,11 @@ def test_the_neutral_face_is_the_closed_one():
     neutral, frames = neutral_face(shots, 0.2)
     assert sorted(frames) == [2, 4, 7]
     assert abs(lip_gap(neutral)) < 1e-6
+
+
+def test_only_gaps_like_the_least_show_the_neutral_face():
+    shots = np.stack([face(0.3)] * 94 + [face(0.02)] * 2 + [face(0.001)] * 4)
+    assert sorted(neutral_face(shots, 0.06, within=0.005)[1]) == [96, 97, 98, 99]
+    assert sorted(neutral_face(shots, 0.06)[1]) == [94, 95, 96, 97, 98, 99]
+    parted = np.stack([face(gap) for gap in np.linspace(0.1, 0.4, 100)])
+    assert sorted(neutral_face(parted, 0.06, within=0.0)[1]) == [0, 1, 2]  # three at least

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from hdtalk.audio_bands import NUM_COEFFICIENTS, ROUNDING_FLOOR, VOICE_BAND, cepstral_basis, centres_hz, full_scale_db
+from hdtalk.audio_bands import NUM_COEFFICIENTS, ROUNDING_FLOOR, VOICE_BAND, centres_hz, cepstral_basis, full_scale_db
 from hdtalk.config import AudioConfig
 
 _TAIL_ROWS = 32

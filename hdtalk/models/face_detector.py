@@ -68,7 +68,8 @@ class FaceDetector(nn.Module):
         parameter = next(self.parameters())
         found = []
         for start in range(0, len(frames), batch_size):
-            part = torch.from_numpy(np.ascontiguousarray(frames[start : start + batch_size])).to(parameter.device)
+            some = np.require(frames[start : start + batch_size], requirements=["C", "W"])
+            part = torch.from_numpy(some).to(parameter.device)
             images, scale = _letterbox(part.permute(0, 3, 1, 2).to(parameter.dtype))
             maps = self(images)
             for centre, box in zip(maps.centre.float(), maps.box.float(), strict=True):

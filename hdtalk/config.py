@@ -163,9 +163,7 @@ class SpeechConfig:
     lips_dip: float = 0.01  # if the gap is this much wider before and after, ...
     lips_dip_s: float = 0.16  # ... within this time: lips that stay nearly closed murmur, lips that dip say p, b or m
     closing_s: float = 0.12  # how long the lips take to meet in a pause, and to part before its end
-    neutral_share: float = (
-        0.06  # at most so many frames, those with the lips closest together, show the neutral face ...
-    )
+    neutral_share: float = 0.06  # at most so many frames, those with the lips closest, show the neutral face ...
     neutral_within: float = 0.005  # ... if their gap is hardly wider than the least one, in face units
     chunk_frames: int = 256
 

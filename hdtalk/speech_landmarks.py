@@ -17,7 +17,15 @@ from hdtalk.config import SpeechConfig
 from hdtalk.data import SpeechFeatures
 from hdtalk.emotion import SPAN_FRAMES, named_code, shared_code, voice_code, voice_codes
 from hdtalk.errors import InputError
-from hdtalk.face_units import close_lips, from_face_units, lip_gap, neutral_face, to_face_units
+from hdtalk.face_units import (
+    LIPS_INNER_LOWER,
+    LIPS_INNER_UPPER,
+    close_lips,
+    from_face_units,
+    lip_gap,
+    neutral_face,
+    to_face_units,
+)
 from hdtalk.models.speech import EMOTIONS, SpeechModel
 from hdtalk.windows import (
     STRETCH_FPS,
@@ -37,7 +45,7 @@ _SPOKEN[48:] = 1.0
 _SPOKEN[2:15] = (0.33, 0.66, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0.66, 0.33)
 _FIXED = [*range(27, 31), 36, 39, 42, 45]  # nose bridge and eye corners: no expression moves them
 _LOWER, _UPPER = [*range(17), *range(48, 68)], [*range(17, 48)]
-_INNER_LIPS = ((61, 67), (62, 66), (63, 65))  # upper, lower
+_INNER_LIPS = tuple(zip(LIPS_INNER_UPPER, LIPS_INNER_LOWER, strict=True))
 _LIDS = {36: (37, 38, 40, 41), 42: (43, 44, 46, 47)}
 
 
@@ -116,7 +124,7 @@ class DisplacementStream:
         self.kept = np.zeros((0, 68, 2), np.float32)
         self.resting = closing_curve(silent_frames(speech, STRETCH_FPS), STRETCH_FPS, config.closing_s)
         self.worn = np.zeros((68, 2), np.float32)  # displacement that the person's face shows without words
-        self.lip_rest = min(0.0, float(lip_gap(neutral)))  # some landmarks at rest overlap
+        self.lip_rest = _lip_rest(neutral)
 
     def wear(self, code: torch.Tensor) -> None:
         """From now on leaves out what the emotion of this code `[e]` does to a face in a pause."""
@@ -141,7 +149,7 @@ class DisplacementStream:
         """Displacements `[T,68,2]` at `times_s` `[T]`, and how far the lips close `[T]`: 1 in a pause and where they
         meet for a sound, 0 where they are as predicted."""
         position = times_s * STRETCH_FPS - 0.5
-        near = max(0, round(self.config.lips_dip_s * STRETCH_FPS))
+        near = _dip_frames(self.config)
         low, high = int(np.floor(position[0])) - 2 - near, int(np.ceil(position[-1])) + 3 + near
         while self.first + len(self.kept) < min(high + 1, self.num_frames):
             self._extend()
@@ -194,11 +202,20 @@ def closing_curve(silent: np.ndarray, fps: float, closing_s: float) -> np.ndarra
 def contact(gap: np.ndarray, config: SpeechConfig) -> np.ndarray:
     """How far lips with these predicted gaps `[T]` at 25 fps close, `[T]` in 0..1: where the gap is small, and wider
     both before and after. A mean over what a mouth might do never quite shuts. Beyond both ends counts as wide."""
-    near = max(0, round(config.lips_dip_s * STRETCH_FPS))
+    near = _dip_frames(config)
     around = np.lib.stride_tricks.sliding_window_view(np.pad(gap, near, constant_values=np.inf), near + 1).max(-1)
     depth = np.minimum(around[: len(gap)], around[near:]) - gap
     small = np.clip((config.lips_free_above - gap) / max(1e-6, config.lips_free_above - config.lips_meet_below), 0, 1)
     return small * np.clip(depth / max(1e-6, config.lips_dip), 0, 1)
+
+
+def _dip_frames(config: SpeechConfig) -> int:
+    return max(0, round(config.lips_dip_s * STRETCH_FPS))
+
+
+def _lip_rest(neutral: np.ndarray) -> float:
+    """Gap of closed lips: some persons' landmarks overlap at rest."""
+    return min(0.0, float(lip_gap(neutral)))
 
 
 def _emotion_track(model, speech, emotion, emotion_from, config: SpeechConfig) -> torch.Tensor:
@@ -234,7 +251,7 @@ def _alignment_bias(model: SpeechModel, calm: np.ndarray, neutral: np.ndarray) -
 
 def _revoice(model, local, neutral, displacement, resting, bias, lids_open, config) -> np.ndarray:
     """Face units of the shot `[T,68,2]` -> the re-voiced face in the same frames, face units."""
-    face = close_lips(neutral + displacement, resting, min(0.0, float(lip_gap(neutral))))
+    face = close_lips(neutral + displacement, resting, _lip_rest(neutral))
     overlap = np.minimum([neutral[lower, 1] - neutral[upper, 1] for upper, lower in _INNER_LIPS], 0)
     calm = _align(model, local, np.repeat(neutral[None], len(local), 0)) + bias
     # The network's rigid error shows at points that no expression moves; take it out everywhere.

@@ -28,6 +28,7 @@ from hdtalk.audio_bands import (
 from hdtalk.config import AudioConfig
 from hdtalk.data import SpeechFeatures
 from hdtalk.errors import InputError
+from hdtalk.soundtrack import sound_offset_s
 from hdtalk.windows import FRAME_SAMPLES, ROW_SAMPLES, SAMPLE_RATE, mfcc_windows, num_video_frames, silent_frames
 
 logger = logging.getLogger(__name__)
@@ -42,22 +43,20 @@ _FORMATS = (
 
 def read_shot_speech(video: str | os.PathLike, start_s: float = 0.0, stop_s: float = math.inf) -> SpeechFeatures | None:
     """What is said in a shot itself, or None where there is not a second of speech or no sound that can be read."""
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # its clipping and silence do not matter
+    stop = None if stop_s == math.inf else round(stop_s * SAMPLE_RATE)
     try:
-        stop = None if stop_s == math.inf else round(stop_s * SAMPLE_RATE)
-        speech = read_speech(read_audio(video)[round(start_s * SAMPLE_RATE) : stop])
+        speech = read_speech(read_shot_audio(video)[round(start_s * SAMPLE_RATE) : stop], warn=False)
     except InputError:
         return None
-    finally:
-        logger.setLevel(level)
     return speech if (~speech.silent).sum() * ROW_SAMPLES >= SAMPLE_RATE else None
 
 
-def read_speech(source: str | os.PathLike | np.ndarray, sample_rate: int = SAMPLE_RATE) -> SpeechFeatures:
+def read_speech(
+    source: str | os.PathLike | np.ndarray, sample_rate: int = SAMPLE_RATE, *, warn: bool = True
+) -> SpeechFeatures:
     """Analyses the speech of an audio or video file, or of a waveform (float in [-1,1] or an integer type, `[samples]`
-    or `[samples, channels]`, at `sample_rate`). Raises InputError for audio that cannot be used; warns about clipping,
-    silence and damaged ends and goes on."""
+    or `[samples, channels]`, at `sample_rate`). Raises InputError for audio that cannot be used; warns about clipping
+    and silence (unless `warn` is off) and damaged ends and goes on."""
     name, blocks = _blocks_of(source, sample_rate)
     analysis, clipped, longest_clip = _Analysis(), 0, 0
     config = AudioConfig()
@@ -76,12 +75,12 @@ def read_speech(source: str | os.PathLike | np.ndarray, sample_rate: int = SAMPL
             f"{name}: the audio lasts {duration_s * 1000:.0f} ms; "
             f"expected at least {config.min_duration_s * 1000:.0f} ms."
         )
-    if longest_clip and clipped > 1e-3 * analysis.num_samples:
+    if warn and longest_clip and clipped > 1e-3 * analysis.num_samples:
         logger.warning(
             "%s: %.1f %% of the samples are clipped; lips may follow less well.", name, clipped / duration_s / 160
         )
     speech = analysis.finish()
-    if speech.level_db < config.silent_level_db:
+    if warn and speech.level_db < config.silent_level_db:
         logger.warning("%s: silent (%.0f dBFS); the mouth will stay closed.", name, speech.level_db)
     return speech
 
@@ -89,6 +88,14 @@ def read_speech(source: str | os.PathLike | np.ndarray, sample_rate: int = SAMPL
 def read_audio(source: str | os.PathLike) -> np.ndarray:
     """The whole sound of an audio or video file as float32 mono `[samples]` at 16 kHz, unscaled. Raises InputError."""
     return np.concatenate([*_decode(Path(source)), np.zeros(0, np.float32)])
+
+
+def read_shot_audio(video: str | os.PathLike) -> np.ndarray:
+    """The same, counted from the video's first picture: sound before that is left out, and silence stands where there
+    is none yet. Raises InputError."""
+    samples = read_audio(video)
+    ahead = round(min(sound_offset_s(video), AudioConfig().max_duration_s) * SAMPLE_RATE)
+    return np.concatenate([np.zeros(max(ahead, 0), np.float32), samples[max(-ahead, 0) :]])
 
 
 def mfcc(signal: np.ndarray) -> np.ndarray:

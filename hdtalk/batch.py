@@ -2,20 +2,25 @@
 
 import csv
 import io
+import json
+import logging
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import HDTalkError, InputError, Stopped, UsageError
-from hdtalk.job import write_atomically
+from hdtalk.job import is_claimed, write_atomically
 from hdtalk.media import VIDEO_SUFFIXES
 from hdtalk.options import resolve
 from hdtalk.pipeline import EditResult, InversionResult, edit_video, invert_video
+
+log = logging.getLogger(__name__)
 
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", *VIDEO_SUFFIXES)
 
@@ -32,10 +37,17 @@ class Work:
     speech: Path | None = None
     track: Path | None = None
 
+    @property
+    def job(self) -> Path:
+        """Where the clip's run keeps its intermediate results, as `edit_video` chooses it."""
+        return self.output.with_name(f"{self.output.name}.job")
+
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the batch's table. `state`: made | there (from an earlier run) | failed, and then `reason`."""
+    """A line of the batch's table. `state`: made | there (from an earlier run) | failed, and then `reason`.
+
+    `seconds`: wall clock of the run that made the video."""
 
     name: str
     state: str
@@ -52,26 +64,31 @@ def plan_batch(
     """The shots of a folder (with its subfolders), in order; every `shard[1]`-th from the `shard[0]`-th on.
 
     `speech`: "own" (each video's own sound), "next" (that of the following video, the last one takes the first's),
-    "none" (inversion only), a file for all, or a folder of files named like the videos. `tracks`: folder with NAME.npz
-    of known landmarks. Raises UsageError or InputError."""
+    "none" (inversion only), a file for all, or a folder of files named like the videos. `tracks`: folder with files of
+    known landmarks (.npz), named like the videos. The video happy/001.mp4 becomes OUT/happy_001.mp4; its sound or
+    landmarks are called happy_001 or happy/001, or 001 where only one clip is called so. Files whose name begins with
+    a dot do not count. Raises UsageError (options, a file that several clips could mean) or InputError (no videos,
+    files missing, two videos of one name)."""
     number, count = shard
     if not 1 <= number <= count:
         raise UsageError(f"shard {number}/{count}: expected I/N with 1 <= I <= N.")
-    videos = sorted(p for p in data.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+    videos = _files(data, VIDEO_SUFFIXES)
     if out.resolve() == data.resolve():
         raise UsageError(f"{out}: results there would count as clips the next time. Choose another folder.")
     if out.resolve().is_relative_to(data.resolve()):
         videos = [path for path in videos if not path.resolve().is_relative_to(out.resolve())]
     if not videos:
         raise InputError(f"{data}: no videos in it. Expected clips, as scripts/prepare_hdtf makes them.")
-    speeches = _speeches(videos, speech)
-    works = []
-    for video, spoken in zip(videos, speeches, strict=True):
-        name = video.relative_to(data).with_suffix("").as_posix().replace("/", "_")
-        track = tracks / f"{video.stem}.npz" if tracks else None
-        works.append(Work(name, video, out / f"{name}.mp4", spoken, track))
-    if len({work.name for work in works}) < len(works):
+    clips = [_clip(video, data) for video in videos]
+    names = [_name(clip) for clip in clips]
+    if len(set(names)) < len(names):
         raise InputError(f"{data}: two of its videos would share one output. Rename one of them.")
+    speeches = _speeches(videos, clips, speech)
+    known = _named_like(clips, tracks, (".npz",), "landmarks") if tracks else [None] * len(clips)
+    works = [
+        Work(name, video, out / f"{name}.mp4", spoken, track)
+        for name, video, spoken, track in zip(names, videos, speeches, known, strict=True)
+    ]
     return works[number - 1 :: count]
 
 
@@ -85,22 +102,29 @@ def run_batch(
 ) -> list[Row]:
     """Works one after another, as `edit_video` or `invert_video` with `options`; `table` (CSV) is rewritten after each.
 
-    A job's folder goes when its video is made, unless `keep_jobs`. `Stopped` ends the batch; the same call goes on.
-    Raises UsageError before the first for settings that no clip could have."""
+    What an earlier call's table says of clips that are there, or not reached yet, is kept. Any error of one clip is
+    noted and the next one begins; `Stopped` and Ctrl-C end the batch, and the same call goes on. With `overwrite` the
+    same call makes all clips again, those made before it was stopped too. A job's folder goes when its video is made,
+    unless `keep_jobs`. Raises UsageError before the first for settings that no clip could have."""
     resolve({name: value for name, value in options.items() if name not in _NO_SETTINGS})
     if options.get("emotion"):
         parse_emotion(options["emotion"])
-    rows: list[Row] = []
+    earlier = _read_table(table)
+    lines, rows = dict(earlier), []
     for work in works:
-        rows.append(_done(work, keep_jobs, options))
-        write_atomically(table, _to_csv(rows).encode())
-        report(len(rows), rows[-1])
+        row = _done(work, earlier.get(work.name), keep_jobs, options)
+        rows.append(row)
+        lines[work.name] = row
+        write_atomically(table, _to_csv([lines[w.name] for w in works if w.name in lines]).encode())
+        report(len(rows), row)
     return rows
 
 
-def _done(work: Work, keep_jobs: bool, options: dict[str, Any]) -> Row:
-    if work.output.exists() and not options.get("overwrite"):
-        return Row(work.name, "there", str(work.output))
+def _done(work: Work, earlier: Row | None, keep_jobs: bool, options: dict[str, Any]) -> Row:
+    if _is_finished(work) and not options.get("overwrite"):
+        return _there(work, earlier)
+    if work.job.is_dir():  # a run was stopped here: what it left may be replaced
+        options = options | {"overwrite": True}
     begun = time.monotonic()
     result: EditResult | InversionResult
     try:
@@ -108,17 +132,54 @@ def _done(work: Work, keep_jobs: bool, options: dict[str, Any]) -> Row:
             result = invert_video(work.video, work.output, track=work.track, **options)
         else:
             result = edit_video(work.video, work.speech, work.output, track=work.track, **options)
+        if not keep_jobs:
+            shutil.rmtree(result.job)
     except Stopped:
         raise
-    except HDTalkError as error:
-        return Row(work.name, "failed", "", round(time.monotonic() - begun, 1), reason=str(error))
-    if not keep_jobs:
-        shutil.rmtree(result.job)
+    except Exception as error:
+        log.debug("%s failed", work.name, exc_info=True)
+        reason = str(error) if isinstance(error, HDTalkError) else f"{type(error).__name__}: {error}"
+        seconds = round(time.monotonic() - begun, 1)
+        return Row(work.name, "failed", "", seconds, reason=" ".join(reason.split()))
     seconds, psnr_db = round(time.monotonic() - begun, 1), result.scores["psnr_db"]
     return Row(work.name, "made", str(work.output), seconds, psnr_db, result.in_domain)
 
 
-def _speeches(videos: list[Path], speech: str) -> list[Path | None]:
+def _is_finished(work: Work) -> bool:
+    """Whether video and manifest, which is written last, are there, and not left by a run that had more to do."""
+    both = work.output.exists() and work.output.with_suffix(".json").exists()
+    return both and not is_claimed(work.job, work.output)
+
+
+def _there(work: Work, earlier: Row | None) -> Row:
+    """The row of a finished clip, with the table's values, or else the manifest's (seconds: of its stages)."""
+    if earlier is not None and earlier.psnr_db is not None:
+        return replace(earlier, state="there", output=str(work.output), reason="")
+    row = Row(work.name, "there", str(work.output))
+    try:
+        manifest = json.loads(work.output.with_suffix(".json").read_text())
+        seconds, psnr_db = round(sum(manifest["seconds"].values()), 1), manifest["scores"]["psnr_db"]
+        return replace(row, seconds=seconds, psnr_db=psnr_db, in_domain=manifest["domain"]["inside"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        log.warning("%s: no scores in its manifest (%s)", work.output, error)
+        return row
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """A folder's files of these kinds, with its subfolders', in order; ._NAME (of macOS) and the like are left out."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    return sorted(path for path in found if path.is_file())
+
+
+def _clip(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _name(clip: str) -> str:
+    return clip.replace("/", "_")
+
+
+def _speeches(videos: list[Path], clips: list[str], speech: str) -> list[Path | None]:
     if speech in ("own", "none"):
         return [path if speech == "own" else None for path in videos]
     if speech == "next":
@@ -127,10 +188,47 @@ def _speeches(videos: list[Path], speech: str) -> list[Path | None]:
         return [Path(speech)] * len(videos)
     if not os.path.isdir(speech):
         raise UsageError(f"speech {speech}: expected own, next, none, a file or a folder that exists.")
-    found = {p.stem: p for p in sorted(Path(speech).iterdir(), reverse=True) if p.suffix.lower() in SOUND_SUFFIXES}
-    if missing := [path for path in videos if path.stem not in found]:
-        raise InputError(f"{speech}: no sound named {missing[0].stem} for {missing[0]} ({len(missing)} missing).")
-    return [found[path.stem] for path in videos]
+    return _named_like(clips, Path(speech), SOUND_SUFFIXES, "sound")
+
+
+def _named_like(clips: list[str], folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path | None]:
+    """Each clip's file in `folder`, by its whole name, or by its bare one where that can mean no other clip."""
+    found = {_clip(path, folder): path for path in reversed(_files(folder, suffixes))}
+    meanings = Counter(name for clip in clips for name in {_name(clip), Path(clip).name})
+    chosen: list[Path | None] = []
+    missing = []
+    for clip in clips:
+        path, bare = found.get(_name(clip)) or found.get(clip), Path(clip).name
+        if path is None and bare in found:
+            if meanings[bare] > 1:
+                wanted = f"Name it {_name(clip)}{found[bare].suffix}, if it is for {clip}"
+                raise UsageError(f"{found[bare]}: {meanings[bare]} clips could be meant. {wanted}, and so on.")
+            path = found[bare]
+        if path is None:
+            missing.append(clip)
+        chosen.append(path)
+    if missing:
+        raise InputError(f"{folder}: no {what} named {_name(missing[0])} ({len(missing)} of {len(clips)} missing).")
+    return chosen
+
+
+def _read_table(table: Path) -> dict[str, Row]:
+    """An earlier call's rows by name; none where the table is not there, or is no table of ours."""
+    try:
+        with open(table, newline="", encoding="utf-8") as file:
+            return {line["name"]: _row(line) for line in csv.DictReader(file)}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, LookupError, TypeError, csv.Error) as error:
+        log.warning("%s: damaged (%s); it is begun anew", table, error)
+        return {}
+
+
+def _row(line: dict[str, str]) -> Row:
+    psnr_db = float(line["psnr_db"]) if line["psnr_db"] else None
+    in_domain = {"True": True, "False": False, "": None}[line["in_domain"]]
+    values: dict[str, Any] = {**line, "seconds": float(line["seconds"]), "psnr_db": psnr_db, "in_domain": in_domain}
+    return Row(**values)
 
 
 def _to_csv(rows: Sequence[Row]) -> str:

@@ -330,6 +330,15 @@ def _show_clip(done: int, total: int, what: str) -> None:
         click.echo(f"\r\033[K{'' if done == total else f'{done + 1}/{total} {what}'}", nl=False, err=True)
 
 
+_set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any other setting, e.g. optimise.steps=60 (see hdtalk/config.py). Repeatable.",
+)
+
+
 def _stage_options(command):
     """Options that edit and invert share; their defaults come from the configuration."""
     defaults = EditConfig()
@@ -380,13 +389,7 @@ def _stage_options(command):
             type=click.Path(dir_okay=False),
             help="Landmarks of the video's frames, landmarks_px [T,68,2] in an .npz, instead of detecting them.",
         ),
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="NAME=VALUE",
-            help="Any other setting, e.g. optimise.steps=60 (see hdtalk/config.py). Repeatable.",
-        ),
+        _set_option,
         click.option("--overwrite", is_flag=True, help="Replace the output if it is there."),
         click.option("--dry-run", is_flag=True, help="Check everything, show plan, time and memory, and stop."),
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
@@ -529,8 +532,11 @@ def emotion(video, speech, interp, steps, at_s, job, resume, settings, dry_run, 
 @click.option("--track", type=click.Path(dir_okay=False), help="Known landmarks of the video (.npz).")
 @click.option("--bundle", default="auto", show_default=True, help="Weights: auto, demo, ffhq or a folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
+@_set_option
 @click.option("--overwrite", is_flag=True, help="Replace the outputs if they are there.")
-def landmarks(speech, video, output, preview, emotion, emotion_from, audio_longer, track, bundle, device, overwrite):
+def landmarks(
+    speech, video, output, preview, emotion, emotion_from, audio_longer, track, bundle, device, settings, overwrite
+):
     """Predict the landmarks of the person in a shot saying SPEECH, frame by frame, without editing the video.
 
     Example: hdtalk landmarks speech.wav --video shot.mp4 -o out.npz --preview out.mp4
@@ -539,12 +545,14 @@ def landmarks(speech, video, output, preview, emotion, emotion_from, audio_longe
 
     from hdtalk import landmarks, media
     from hdtalk.device import resolve_device
+    from hdtalk.options import resolve
     from hdtalk.outputs import check_outputs
 
     if emotion and emotion_from:
         raise UsageError("--emotion and --emotion-from exclude each other. Give one of them.")
     if not output.endswith(".npz"):
         raise UsageError(f"{output}: landmarks are written as .npz.")
+    config = resolve(_given({"audio_longer": audio_longer}, settings))
     if preview:
         media.check_suffix(preview)
     outputs, inputs = filter(None, (output, preview)), filter(None, (speech, video, emotion_from, track))
@@ -557,7 +565,7 @@ def landmarks(speech, video, output, preview, emotion, emotion_from, audio_longe
         emotion_from=emotion_from,
         track=track,
         device=str(resolve_device(device)),
-        config=EditConfig(audio_longer=audio_longer),
+        config=config,
     )
     landmarks.save_landmarks(output, shot)
     click.echo(f"{output}: {len(shot.landmarks_px)} frames at {float(shot.fps):.2f} fps")

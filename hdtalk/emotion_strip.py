@@ -88,17 +88,24 @@ def interpolate_emotion(
     held = np.stack([predict(mix_codes(first, second, float(share))) for share in shares])
     moment = _moment(held[0], shown, float(fps), at_s)
     moving = predict(moving_codes(first, second, features))
-    edit = edit_video(video, speech, output, landmarks=moving, track=track, **common)
-    _note(edit.manifest, interp=interp, steps=steps, strip_at_s=round(moment / float(fps), 3))
-
     still = int(run.order[moment])  # of the used part
-    span = {"trim_start": (run.first + still) / float(fps), "trim_end": (run.first + still + 1) / float(fps)}
-    pictures = edit.job / "strip" / "pictures.mkv"
+    span: dict[str, Any] = {"trim_start": (run.first + still) / float(fps)}
+    span |= {
+        "trim_end": (run.first + still + 1) / float(fps),
+        "audio_longer": "freeze",
+        "audio_mix": "",
+        "compare": False,
+        "report": False,
+    }
+    pictures = run.job_folder / "strip" / "pictures.mkv"
     pictures.parent.mkdir(exist_ok=True)
     edit_video(
         video, speech, pictures, landmarks=held[:, moment], track=face.landmarks_px[still : still + 1],
-        **{**common, **span, "codec": "ffv1", "overwrite": True, "compare": False, "report": False},
+        **{**common, **span, "codec": "ffv1", "overwrite": True},
     )  # fmt: skip
+    # the video comes last: a run that is stopped before finds no output in its way
+    edit = edit_video(video, speech, output, landmarks=moving, track=track, **common)
+    _note(edit.manifest, interp=interp, steps=steps, strip_at_s=round(moment / float(fps), 3))
     strip, landmarks = output.with_suffix(".png"), output.with_suffix(".npz")
     _write_strip(list(read_frames(pictures)), held[:, moment], _labels(ends, shares), strip)
     arrays = io.BytesIO()

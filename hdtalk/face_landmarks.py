@@ -26,6 +26,7 @@ MOUTH_AND_EYES = np.r_[36:68]
 HISTOGRAM_JUMP = 0.45  # of the colours change at a cut, and stay changed (a flash goes back)
 SETTLED_DEGREES = 8.0
 POSITION_JUMP = 0.5  # of the face's size between two frames: people do not move like that
+RETURN_REACH = 3.0  # face sizes from where somebody was lost: who appears further away is somebody else
 
 
 def track_face(
@@ -206,10 +207,10 @@ def _reunited(people: list[_Person], start: int) -> list[_Person]:
     for person in sorted((p for p in people if p.first >= start), key=lambda p: p.first):
         before = [p for p in kept if p.first >= start and p.last < person.first]
         before = [p for p in before if 0.5 < p.size_px / person.size_px < 2]
-        if before:
-            here = _centre(person.boxes[person.first])
-            nearest = min(before, key=lambda p: float(np.linalg.norm(_centre(p.boxes[p.last]) - here)))
-            nearest.boxes |= person.boxes
+        here = _centre(person.boxes[person.first])
+        distance_px = [float(np.linalg.norm(_centre(p.boxes[p.last]) - here)) for p in before]
+        if before and min(distance_px) < RETURN_REACH * person.size_px:
+            before[int(np.argmin(distance_px))].boxes |= person.boxes
         else:
             kept.append(person)
     return kept

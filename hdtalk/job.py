@@ -2,11 +2,12 @@
 
     OUT.job/
       lock                      who is working here (held by the operating system, so it dies with its holder)
+      unfinished.json           outputs of a run that was stopped between its outputs
       pivots/stage.json         fingerprint, files with their sha256, the stage's table, whether it is complete
       pivots/000000.safetensors one chunk of arrays
 
 A stage whose fingerprint (inputs' content hashes, configuration, format version) is unchanged is not computed again; a
-damaged file is noticed by its checksum and computed again; anything else in the stage's folder is thrown away.
+damaged file is noticed by its checksum and computed again. Only files of these names are ever removed.
 """
 
 import contextlib
@@ -17,22 +18,24 @@ import hashlib
 import json
 import logging
 import os
-import shutil
+import re
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
-from hdtalk.errors import InputError, ResourceError, Stopped
+from hdtalk.errors import InputError, ResourceError, Stopped, UsageError
 
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+CLAIMS = "unfinished.json"
+_OWN_FILE = re.compile(r"stage\.json|\d{6}\.safetensors|\.(stage\.json|\d{6}\.safetensors)\.part")
 
 
 class Job:
@@ -69,21 +72,33 @@ class Job:
         lock.truncate()
         lock.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n")
         lock.flush()
-        for leftover in self.folder.glob("**/.*.part"):  # of a run that was killed in the middle of a write
-            leftover.unlink(missing_ok=True)
+        for leftover in self.folder.glob("*/.*.part"):  # of a run that was killed in the middle of a write
+            if _OWN_FILE.fullmatch(leftover.name):
+                leftover.unlink(missing_ok=True)
         if self._restart:
-            for stage in self.folder.glob("*/stage.json"):
-                shutil.rmtree(stage.parent)
+            for record in self.folder.glob("*/stage.json"):
+                _clear(record.parent)
         return self
 
     def __exit__(self, *exc_info) -> None:
         if self._lock_file is not None:
             self._lock_file.close()  # the file stays: removing it would let two later runs lock different inodes
 
+    def claim(self, output: Path) -> None:
+        """Remembers a finished output of a run that has more to do: a run that goes on may replace it."""
+        record = _claims(self.folder)
+        record[str(output.resolve())] = _state(output)
+        write_atomically(self.folder / CLAIMS, json.dumps(record, indent=1).encode())
+
+    def release(self) -> None:
+        """The run has done everything: its outputs are replaced only where that is asked for."""
+        (self.folder / CLAIMS).unlink(missing_ok=True)
+
     def stage(self, name: str, *, inputs: Mapping[str, str], config: object = None, version: int = 1) -> "Stage":
         """The stage `name` for exactly these inputs (name -> content hash) and this configuration.
 
-        What an earlier run left for the same fingerprint is kept, anything else is removed."""
+        What an earlier run left for the same fingerprint is kept, what it left for another is removed. Raises
+        `UsageError` where the stage's place is taken by something else."""
         return Stage(self.folder / name, fingerprint(name, inputs, config, version))
 
 
@@ -174,9 +189,8 @@ class Stage:
             log.warning("%s: its stage.json is damaged; the stage is computed again", self.folder)
             usable = False
         if not usable:
-            if self.folder.exists():
-                shutil.rmtree(self.folder)
-            self.folder.mkdir(parents=True)
+            _clear(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
             return fresh
         for number, expected in list(record["chunks"].items()):
             if file_hash(self._path(int(number)), missing_ok=True) != expected:
@@ -187,6 +201,45 @@ class Stage:
 
     def _write_record(self) -> None:
         write_atomically(self.folder / "stage.json", json.dumps(self._record, indent=1).encode())
+
+
+def is_claimed(folder: Path, output: Path) -> bool:
+    """Whether a run of this job that did not come to its end wrote the file as it is now."""
+    return output.exists() and _claims(folder).get(str(output.resolve())) == _state(output)
+
+
+def _claims(folder: Path) -> dict[str, list[int]]:
+    try:
+        return dict(json.loads((folder / CLAIMS).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _state(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def check_stage_folders(folders: Iterable[Path]) -> None:
+    """Raises `UsageError` where one holds other files and has never been a stage."""
+    for folder in folders:
+        _own_files(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Removes a stage's own files. Raises as `check_stage_folders`."""
+    for path in _own_files(folder):
+        path.unlink(missing_ok=True)
+
+
+def _own_files(folder: Path) -> list[Path]:
+    if not folder.exists():
+        return []
+    paths = list(folder.iterdir()) if folder.is_dir() else [folder]
+    others = [path for path in paths if not _OWN_FILE.fullmatch(path.name)]
+    if others and not (folder / "stage.json").exists():
+        raise UsageError(f"{others[0]}: is in the way of this run's files. Give the run its own --job DIR.")
+    return [path for path in paths if path not in others]
 
 
 def fingerprint(name: str, inputs: Mapping[str, str], config: object, version: int) -> str:

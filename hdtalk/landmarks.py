@@ -83,13 +83,13 @@ def speak_shot(
 
     config = config or EditConfig()
     features = audio.read_speech(speech)
-    info = media.probe(video)
+    info = media.probe(video, config.media)
     models = weights.load_bundle(bundle, device)
     if emotion:
         parse_emotion(emotion)  # before the long part
     known_px = read_landmarks(track)
     if known_px is None:
-        face = _track(video, info, models, progress)
+        face = _track(video, info, models, config, progress)
     else:
         if len(known_px) != info.num_frames:
             raise InputError(f"{video}: has {info.num_frames} frames, but its landmarks have {len(known_px)}.")
@@ -97,9 +97,10 @@ def speak_shot(
     wanted = audio.num_video_frames(features, info.fps)
     order = frame_order(info.num_frames, wanted, config.audio_longer, config.audio_shorter)
     source_px = face.landmarks_px[order]
+    heard = speech_landmarks.hears_shot(config.speech, emotion, emotion_from)
     spoken_px = predict_landmarks(
         features, source_px, info.fps, model=models.speech, emotion=emotion, emotion_from=emotion_from,
-        shot_speech=audio.read_shot_speech(video), config=config.speech,
+        shot_speech=audio.read_shot_speech(video) if heard else None, config=config.speech,
     )  # fmt: skip
     return SpokenShot(spoken_px, source_px, order, ~face.present[order], info.fps)
 
@@ -138,15 +139,16 @@ def write_preview(
             writer.write(frame if missing else draw_landmarks(frame, points))
 
 
-def _track(video, info, models, progress) -> FaceTrack:
+def _track(video, info, models, config, progress) -> FaceTrack:
     from hdtalk import face_landmarks, media
 
     return face_landmarks.track_face(
-        lambda start, stop: media.read_frames(video, start, stop),
+        lambda start, stop: media.read_frames(video, start, stop, config.media),
         info.num_frames,
         float(info.fps),
         models.detector,
         models.landmarker,
+        config.faces,
         name=str(video),
         progress=progress,
     )

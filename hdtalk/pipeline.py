@@ -92,6 +92,7 @@ def edit_video(
         manifest = run.write_manifest(scores, inversion, kept, num_edited)
         if run.config.report:
             run.write_report(manifest, targets)
+        run.job.release()
     return EditResult(
         run.output, manifest, comparison, run.job_folder, len(run.order), num_edited, kept, scores,
         inversion.in_domain, run.seconds,
@@ -122,6 +123,7 @@ def invert_video(
         inversion = run.invert(face, crops)
         num_inverted, kept = run.write(face, crops, None, inversion)
         manifest = run.write_manifest(inversion.scores, inversion, kept, num_inverted)
+        run.job.release()
     return InversionResult(
         run.output, manifest, run.job_folder, len(run.order), num_inverted, kept, inversion.scores,
         inversion.in_domain, run.seconds,

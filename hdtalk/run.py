@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from hdtalk.domain import judge_domain
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import InputError, UsageError
 from hdtalk.images import shrink, to_crops, to_images
-from hdtalk.job import Job, Stage, array_hash, file_hash, write_atomically
+from hdtalk.job import Job, Stage, array_hash, check_stage_folders, file_hash, is_claimed, write_atomically
 from hdtalk.latent_space import latent_space
 from hdtalk.memory import keep_large_buffers
 from hdtalk.metrics.ssim import ssim
@@ -37,6 +38,7 @@ from hdtalk.weights import Bundle, load_bundle
 log = logging.getLogger(__name__)
 
 INVERSION_SCORES = ("encoder_psnr_db", "encoder_ssim", "encoder_lpips", "psnr_db", "ssim", "lpips")
+STAGES = ("faces", "crops", "encoding", "pivots", "tuning", "speech", "optimisation", "stitching")
 SHOT_SAMPLE = 512  # frames at most that stand for the shot's own codes
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
@@ -142,8 +144,12 @@ class Run:
         video = Path(video)
         output = Path(output or video.with_name(f"{video.stem}_{'edited' if speech else 'inverted'}.mp4"))
         media.check_suffix(output)
-        beside = [output.with_suffix(".json"), *([_beside(output, "_compare")] if config.compare else [])]
-        beside += [_beside(output, "_report").with_suffix(".html")] if config.report else []
+        others = {_beside(output, "_compare"): config.compare, _beside(output, "_report", ".html"): config.report}
+        beside = [output.with_suffix(".json"), *(path for path, wanted in others.items() if wanted)]
+        job_folder = Path(job) if job is not None else output.with_name(f"{output.name}.job")
+        there = [path for path in (output, *beside) if path.exists()]
+        if there and all(is_claimed(job_folder, path) for path in there):
+            config = dataclasses.replace(config, overwrite=True)
         check_outputs([output, *beside], (Path(path) for path in (video, speech) if path is not None), config.overwrite)
         info = media.probe(video, config.media)
         first, stop = used_frames(info, config)
@@ -167,7 +173,8 @@ class Run:
         elif features is not None:
             wanted = audio.num_video_frames(features, info.fps)
         order = frame_order(stop - first, wanted, config.audio_longer, config.audio_shorter)
-        notes = []
+        stale = [path for path, wanted in others.items() if path.exists() and not wanted]
+        notes = [f"{path} is an earlier run's and stays" for path in stale]
         if wanted != stop - first and speech is not None:
             notes.append(_length_note(wanted, stop - first, info, config))
         device = resolve_device(device)
@@ -176,7 +183,7 @@ class Run:
         if features is not None:
             networks.speech  # noqa: B018 (a bundle without it is refused now)
         keep_large_buffers()
-        job_folder = Path(job) if job is not None else output.with_name(f"{output.name}.job")
+        check_stage_folders(job_folder / stage for stage in STAGES)
         memory, disk = estimate_bytes(networks, config, stop - first, len(order))
         require_disk(job_folder, disk)
         seconds = {}
@@ -233,6 +240,12 @@ class Run:
         if not len(rows):
             raise InputError(
                 f"{self.video}: no face in any frame. Expected one talking head; try --face, or another clip."
+            )
+        if not face.present[self.order].any():
+            seen = self.first + rows[0]
+            raise InputError(
+                f"{self.video}: no face in the {len(np.unique(self.order))} frames that the speech lasts; the first is "
+                f"in frame {seen}. Try --trim-start {seen / float(self.info.fps):.2f}."
             )
         track = crop.crop_track(face, self.bundle.resolution, self.config.crop)
         inputs = {"video": self.video_hash, "quads": array_hash(track.quads_px), "rows": array_hash(rows)}
@@ -432,6 +445,7 @@ class Run:
                         kept.append(output)
                     writer.write(frame)
                     self.report("writing", output + 1, len(self.order))
+        self.job.claim(self.output)
         return num_edited, {"no face": kept} if kept else {}
 
     def compare(self, targets: Targets) -> Path:
@@ -441,6 +455,7 @@ class Run:
         path = _beside(self.output, "_compare")
         with self._timed("comparison"):
             compare.write_comparison(self.video, self.output, path, targets.landmarks_px, self.first + self.order)
+        self.job.claim(path)
         return path
 
     def write_manifest(self, scores, inversion: Inversion, kept, num_edited: int) -> Path:
@@ -465,6 +480,7 @@ class Run:
         }
         path = self.output.with_suffix(".json")
         write_atomically(path, (json.dumps(content, indent=1, default=str) + "\n").encode())
+        self.job.claim(path)
         return path
 
     def write_report(self, manifest: Path, targets: Targets) -> Path:
@@ -472,7 +488,7 @@ class Run:
         from hdtalk import report
 
         return report.write_report(
-            _beside(self.output, "_report").with_suffix(".html"),
+            _beside(self.output, "_report", ".html"),
             json.loads(manifest.read_text()),
             self.job_folder,
             self.video,
@@ -551,7 +567,7 @@ class Run:
 
     def _shot_speech(self) -> SpeechFeatures | None:
         """What the used part of the shot says itself, where that matters."""
-        if self.emotion is not None or self.emotion_from is not None or not self.config.speech.shot_emotion:
+        if not speech_landmarks.hears_shot(self.config.speech, self.emotion, self.emotion_from):
             return None
         fps = float(self.info.fps)
         return audio.read_shot_speech(self.video, self.first / fps, (self.first + self.num_source) / fps)
@@ -701,17 +717,22 @@ def read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:
         return None
     name = _name(source)
     array: Any = source
-    file: Any
     if not isinstance(source, np.ndarray):
         try:
-            with np.load(source, allow_pickle=False) if str(source).endswith(".npz") else open(source, "rb") as file:
-                array = file["landmarks_px"] if str(source).endswith(".npz") else np.load(file, allow_pickle=False)
-        except (OSError, ValueError, KeyError) as error:
+            with open(source, "rb") as file:
+                array = np.load(file, allow_pickle=False)
+                array = array if isinstance(array, np.ndarray) else array["landmarks_px"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"{name}: no landmarks in it ({error}). Expected .npz with landmarks_px [T,68,2]."
             ) from error
-    if array.ndim != 3 or array.shape[1:] != (68, 2) or not len(array) or not np.isfinite(array).all():
-        raise InputError(f"{name}: {array.dtype} {array.shape}, expected finite numbers [T,68,2].")
+    if array.ndim != 3 or array.shape[1:] != (68, 2) or not len(array) or array.dtype.kind not in "fiu":
+        raise InputError(f"{name}: {array.dtype} {array.shape}, expected numbers [T,68,2].")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name}: some landmarks are not finite. Fill the frames without a face first.")
+    eyes_px = np.linalg.norm(array[:, 36:42].mean(1) - array[:, 42:48].mean(1), axis=-1)
+    if (eyes_px < 1).any():
+        raise InputError(f"{name}: frame {eyes_px.argmin()} has its eyes in one place. Expected full-frame pixels.")
     return array.astype(np.float32)
 
 
@@ -747,8 +768,8 @@ def _look_for_faces(
     return [f"a face was found in {found} of the {len(places)} frames looked at"]
 
 
-def _beside(output: Path, ending: str) -> Path:
-    return output.with_name(f"{output.stem}{ending}{output.suffix}")
+def _beside(output: Path, ending: str, suffix: str | None = None) -> Path:
+    return output.with_name(f"{output.stem}{ending}{suffix or output.suffix}")
 
 
 def _length_note(wanted: int, num_source: int, info: VideoInfo, config: EditConfig) -> str:

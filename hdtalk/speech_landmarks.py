@@ -84,8 +84,7 @@ def predict_landmarks(
     if emotions is None:
         emotions = _emotion_track(model, speech, emotion, emotion_from, config)
     source = DisplacementStream(model, speech, neutral, emotions, config)
-    chosen = any(given is not None for given in (emotion, emotion_from, emotion_codes))
-    if shot_speech is not None and config.shot_emotion and not chosen:
+    if shot_speech is not None and hears_shot(config, emotion, emotion_from, emotion_codes):
         source.wear(shared_code(model, emotions.mean(0), voice_code(model, shot_speech)))
     times_s = (np.arange(len(local)) + 0.5) / float(exact_fps(fps))
     lids_open = {corner: max(1e-3, np.median(_lid_gap(local, corner))) for corner in _LIDS}
@@ -99,6 +98,11 @@ def predict_landmarks(
         if progress:
             progress(min(len(local), part.stop), len(local))
     return out
+
+
+def hears_shot(config: SpeechConfig, *chosen_emotions: object) -> bool:
+    """Whether the speech of the shot itself matters: not where an emotion was chosen."""
+    return config.shot_emotion and all(chosen is None for chosen in chosen_emotions)
 
 
 class DisplacementStream:

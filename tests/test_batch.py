@@ -1,14 +1,17 @@
 """Batches: every clip once, failures noted, stopped and gone on, parts that add up to the whole."""
 
 import csv
+import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from hdtalk import media
+from hdtalk import batch, media
 from hdtalk.batch import plan_batch, run_batch
 from hdtalk.errors import InputError, Stopped, UsageError
+from hdtalk.job import Job
 
 QUICK = {
     "precision": "float32",
@@ -34,6 +37,34 @@ def clips(tiny_shot, tmp_path):
 def table_of(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def inverted(monkeypatch):
+    """Inversions that take no time, and the names that they were asked for: `zip` breaks, `stop` stops."""
+    names = []
+
+    def invert(video, output, track=None, overwrite=False, **options):
+        names.append(output.stem)
+        if output.exists() and not overwrite:
+            raise UsageError(f"{output} exists already.")
+        job = output.with_name(f"{output.name}.job")
+        job.mkdir(exist_ok=True)
+        output.write_text("video")
+        if output.stem == "zip":
+            raise ZeroDivisionError("one\nand two")
+        if output.stem == "stop":
+            raise Stopped("stopped")
+        manifest = {"scores": {"psnr_db": 33.3}, "domain": {"inside": True}, "seconds": {"faces": 2.0, "tuning": 1.5}}
+        output.with_suffix(".json").write_text(json.dumps(manifest))
+        return SimpleNamespace(job=job, scores={"psnr_db": 44.4}, in_domain=False)
+
+    monkeypatch.setattr(batch, "invert_video", invert)
+    return names
+
+
+def works_of(folder, *names):
+    return [batch.Work(name, folder / "data" / f"{name}.mp4", folder / f"{name}.mp4") for name in names]
 
 
 def test_a_clip_that_fails_is_noted_and_what_is_there_is_kept(clips, tiny_bundle_folder, tmp_path):
@@ -63,6 +94,77 @@ def test_a_stopped_batch_goes_on(clips, tiny_bundle_folder, tmp_path):
     assert [row["state"] for row in table_of(table)] == ["made"]
     assert (tmp_path / "a.mp4.job" / "tuning").is_dir()
     assert [row.state for row in run_batch(works, table, **options)] == ["there", "failed", "made"]
+    (tmp_path / "a.json").unlink()  # as if killed before it was written
+    assert [row.state for row in run_batch(works, table, **options)] == ["made", "failed", "there"]
+
+
+def test_what_the_table_says_of_other_clips_is_kept(inverted, tmp_path):
+    works, table = works_of(tmp_path, "a", "b", "c"), tmp_path / "batch.csv"
+
+    def stop(done, row):
+        raise Stopped("stopped")
+
+    run_batch(works, table)
+    before = table_of(table)
+    assert [(row["state"], row["psnr_db"], row["in_domain"]) for row in before] == [("made", "44.4", "False")] * 3
+    with pytest.raises(Stopped):
+        run_batch(works, table, report=stop)
+    assert table_of(table) == [before[0] | {"state": "there"}, *before[1:]]
+    run_batch(works, table)
+    assert table_of(table) == [row | {"state": "there"} for row in before]
+    assert inverted == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("left", [None, "name,state\na,made\n", "name,seconds,psnr_db,in_domain\na,many,,\n", "\xff\0"])
+def test_without_a_usable_table_scores_come_from_the_manifest(inverted, tmp_path, left):
+    works, table = works_of(tmp_path, "a"), tmp_path / "batch.csv"
+    run_batch(works, table)
+    table.unlink()
+    if left is not None:
+        table.write_bytes(left.encode("latin-1"))
+    (row,) = run_batch(works, table)
+    assert (row.state, row.seconds, row.psnr_db, row.in_domain) == ("there", 3.5, 33.3, True)
+    works[0].output.with_suffix(".json").write_text("[]")
+    table.unlink()
+    (row,) = run_batch(works, table)
+    assert (row.state, row.psnr_db, row.in_domain) == ("there", None, None)
+
+
+def test_a_video_without_its_manifest_is_made_again_unless_it_is_someone_elses(inverted, tmp_path):
+    works, table = works_of(tmp_path, "stop", "foreign"), tmp_path / "batch.csv"
+    (tmp_path / "foreign.mp4").write_text("a film")
+    with pytest.raises(Stopped):
+        run_batch(works, table)
+    assert works[0].output.exists()
+    with pytest.raises(Stopped):  # not UsageError: its own video is in the way
+        run_batch(works[:1], table)
+    (row,) = run_batch(works[1:], table)
+    assert row.state == "failed" and "exists already" in row.reason
+    assert works[1].output.read_text() == "a film"
+
+
+def test_a_new_video_beside_an_old_manifest_is_not_finished(inverted, tmp_path):
+    """As a run with `overwrite` leaves them that was killed in between."""
+    (work,), table = works_of(tmp_path, "a"), tmp_path / "batch.csv"
+    run_batch([work], table, keep_jobs=True)
+    with Job(work.job) as job:
+        job.claim(work.output)
+        assert [row.state for row in run_batch([work], table)] == ["made"]
+
+
+def test_any_error_of_one_clip_lets_the_next_begin(inverted, tmp_path, caplog):
+    works, table = works_of(tmp_path, "zip", "a"), tmp_path / "batch.csv"
+    with caplog.at_level("DEBUG", "hdtalk.batch"):
+        rows = run_batch(works, table)
+    assert [(row.state, row.reason) for row in rows] == [("failed", "ZeroDivisionError: one and two"), ("made", "")]
+    assert "Traceback" in caplog.text
+
+
+def test_overwrite_makes_every_clip_again(inverted, tmp_path):
+    works, table = works_of(tmp_path, "a", "b"), tmp_path / "batch.csv"
+    run_batch(works, table)
+    assert [row.state for row in run_batch(works, table, overwrite=True)] == ["made", "made"]
+    assert inverted == ["a", "b", "a", "b"]
 
 
 def test_shards_add_up_to_the_whole(clips):
@@ -91,6 +193,32 @@ def test_who_says_what(clips, tiny_shot):
     assert [work.speech for work in plan_batch(clips, out, str(voices))] == [voices / f"{n}.wav" for n in "abc"]
     with pytest.raises(UsageError, match="expected own, next"):
         plan_batch(clips, out, "nowhere")
+
+
+def test_clips_of_one_file_name_get_their_own_words(tiny_shot, tmp_path):
+    """By the whole name or the path; by the bare name only where it can mean no other clip."""
+    for name in ("happy/001", "sad/001", "sad/002"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / f"{name}.mp4").write_bytes(b"x")
+    (tmp_path / "data" / "sad" / "._001.mp4").write_bytes(b"x")  # macOS leaves these
+    for folder, suffix in (("voices", ".wav"), ("tracks", ".npz")):
+        (tmp_path / folder / "sad").mkdir(parents=True)
+        for name in ("001", "._001", "002", "happy_001"):
+            (tmp_path / folder / f"{name}{suffix}").write_bytes(b"x")
+    voices, tracks = tmp_path / "voices", tmp_path / "tracks"
+    plan = lambda **given: plan_batch(tmp_path / "data", tmp_path / "out", **given)  # noqa: E731
+    assert [work.name for work in plan()] == ["happy_001", "sad_001", "sad_002"]
+    for given in ({"speech": str(voices)}, {"tracks": tracks}, {"tracks": tracks, "shard": (1, 3)}):
+        with pytest.raises(UsageError, match=r"001\.(wav|npz): 2 clips could be meant.*sad_001"):
+            plan(**given)
+    for folder, suffix in (("voices", ".wav"), ("tracks", ".npz")):
+        shutil.move(tmp_path / folder / f"001{suffix}", tmp_path / folder / "sad" / f"001{suffix}")
+    works = plan(speech=str(voices), tracks=tracks)
+    assert [w.speech for w in works] == [voices / name for name in ("happy_001.wav", "sad/001.wav", "002.wav")]
+    assert [w.track for w in works] == [tracks / name for name in ("happy_001.npz", "sad/001.npz", "002.npz")]
+    (tracks / "002.npz").unlink()
+    with pytest.raises(InputError, match="no landmarks named sad_002"):
+        plan(tracks=tracks)
 
 
 def test_outputs_within_the_data_are_no_clips_and_names_stay_apart(clips):

@@ -190,6 +190,21 @@ def test_report_in_the_way_is_kept(edit, here):
     assert Path("out_report.html").read_text() == "mine" and not Path("out.mp4").exists()
 
 
+def test_a_folder_of_recordings_is_not_taken_for_a_job(edit, here):
+    Path("speech").mkdir()
+    Path("speech/take.wav").write_text("mine")
+    one_line(edit("--job", "."), 2, "speech/take.wav", "--job DIR")
+    assert Path("speech/take.wav").read_text() == "mine" and not Path("faces").exists()
+
+
+def test_files_of_an_earlier_run_beside_the_output_are_named(edit, here):
+    Path("out_report.html").write_text("mine")
+    result = edit("--dry-run")
+    assert result.exit_code == 0 and "out_report.html is an earlier run's" in result.stdout
+    assert "out_compare.mp4" not in result.stdout
+    assert Path("out_report.html").read_text() == "mine"
+
+
 def test_weights_that_are_damaged(edit, here, tiny_bundle_folder, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(tiny_bundle_folder, broken)
@@ -380,3 +395,20 @@ def test_landmarks_refuse_outputs_at_once(here, outputs, hint):
     before = contents(here)
     one_line(CliRunner().invoke(hdtalk, ["landmarks", "speech.wav", "--video", "shot.mp4", *outputs]), 2, hint)
     assert contents(here) == before
+
+
+def test_landmarks_take_any_setting_of_the_speech(here):
+    """At strength 0 the face rests in every frame: the lips of the still head never part."""
+    arguments = ["landmarks", "speech.wav", "--video", "shot.mp4", "--track", "track.npz", "--bundle", "demo"]
+    for name, strength in (("spoken.npz", 1), ("still.npz", 0)):
+        given = [*arguments, "-o", name, "--set", f"speech.strength={strength}"]
+        result = CliRunner().invoke(hdtalk, given)
+        assert result.exit_code == 0, (result.output, result.exception)
+    spoken, still = (np.load(name)["landmarks_px"] for name in ("spoken.npz", "still.npz"))
+    lips = [61, 62, 63], [67, 66, 65]
+    gap = (still[:, lips[1], 1] - still[:, lips[0], 1]).mean(1)
+    assert np.ptp(gap) < 0.1, gap
+    assert np.abs(spoken - still)[:, 48:].max() > 0.2
+    wrong = [*arguments, "-o", "wrong.npz", "--set", "speech.power=1"]
+    one_line(CliRunner().invoke(hdtalk, wrong), 2, "speech.power")
+    assert not Path("wrong.npz").exists()

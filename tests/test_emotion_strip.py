@@ -113,6 +113,22 @@ def test_a_run_writes_video_strip_and_landmarks(speaking_bundle, tiny_shot, tmp_
         run(at_s=9, overwrite=True)
 
 
+def test_a_stop_before_the_video_leaves_nothing_in_the_way(speaking_bundle, tiny_shot, tmp_path, monkeypatch):
+    """And options that prolong or cut the shot do not reach the strip's pictures."""
+    video, track, speech = tiny_shot
+    run = partial(
+        interpolate_emotion, video, speech, "neutral:sad", tmp_path / "out.mp4", steps=3, track=track,
+        bundle=str(speaking_bundle), audio_longer="trim", **QUICK,
+    )  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr("hdtalk.media.read_frames_in_order", lambda *_, **__: iter(()))
+        with pytest.raises(Exception):  # noqa: B017, PT011 (whatever it is)
+            run()
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mp4.job"]
+    result = run()
+    assert cv2.imread(str(result.strip)).shape[1] == 3 * 256 + 2 * 6 and probe(result.video).num_frames == 10
+
+
 def test_frames_without_the_face_are_kept_and_never_the_strip_s(speaking_bundle, tiny_shot, tmp_path, monkeypatch):
     video, track, speech = tiny_shot
     present = np.arange(10) > 6

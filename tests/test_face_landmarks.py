@@ -261,6 +261,19 @@ def test_people_that_pass_each_other_are_not_swapped():
     assert errors_px(found, near).mean() < 1.5
 
 
+@pytest.mark.parametrize("away_px, people", [(40, 1), (180, 2)])
+def test_who_appears_far_from_where_somebody_left_is_somebody_else(away_px, people):
+    """Both while the gap lasts longer than one that is bridged."""
+    first, second = Face((40, 90), 44), Face((40 + away_px, 90), 44)
+    frames = shot([[first]] * 10 + [[]] * 10 + [[second]] * 16)
+    found = track(frames, FaceConfig(max_gap_s=0.16, on_missing="keep"))
+    assert found.num_faces == people
+    assert found.present[20:].all() and (found.present[:10].all() == (people == 1))
+    if people == 2:
+        earlier = track(frames, FaceConfig(max_gap_s=0.16, on_missing="keep", face="0"))
+        assert earlier.present[:10].all() and not earlier.present[10:].any()
+
+
 def test_a_passer_by_does_not_take_over():
     stays = [Face((80, 90), 70)] * 16
     passes = [Face((200, 90 - 2 * t), 90) if t >= 10 else None for t in range(16)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hdtalk.errors import InputError, ResourceError, Stopped
+from hdtalk.errors import InputError, ResourceError, Stopped, UsageError
 from hdtalk.job import Job, array_hash, file_hash, fingerprint, stoppable, write_atomically
 
 
@@ -189,3 +189,22 @@ def test_hashes_tell_contents_apart(tmp_path):
     assert file_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     zeros = np.zeros((2, 3), np.float32)
     assert len({array_hash(zeros), array_hash(zeros.T), array_hash(zeros.astype(np.int32)), array_hash(zeros + 1)}) == 4
+
+
+def test_other_peoples_files_survive_in_a_folder_given_as_job(tmp_path):
+    """`--job .` in a project folder whose folders happen to bear the stages' names."""
+    mine = [tmp_path / name for name in ("speech/take1.wav", "faces/a.jpg", "sub/.dl.part", "tuning/.dl.part")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    with Job(tmp_path) as job:
+        for name in ("speech", "faces"):
+            with pytest.raises(UsageError, match="--job"):
+                job.stage(name, inputs={})
+        job.stage("crops", inputs={}).save(0, {"x": np.zeros(1)})
+        (tmp_path / "crops" / "notes.txt").write_text("mine")
+        again = job.stage("crops", inputs={"video": "another"})
+        assert again.chunks == [] and not (tmp_path / "crops" / "000000.safetensors").exists()
+    with Job(tmp_path, restart=True):
+        assert not (tmp_path / "crops" / "stage.json").exists()
+    assert all(path.read_text() == "mine" for path in [*mine, tmp_path / "crops" / "notes.txt"])

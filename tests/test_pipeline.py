@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from hdtalk import media
+from hdtalk.data import FaceTrack
 from hdtalk.errors import InputError, ResourceError, Stopped, UsageError
 from hdtalk.job import Job
 from hdtalk.pipeline import edit_video, invert_video, plan_edit
+from hdtalk.run import Run
 
 SMALL = {
     "precision": "float32",
@@ -148,10 +150,12 @@ def test_plan_says_what_it_would_do_and_does_nothing(tiny_shot, tiny_bundle_fold
         ({"emotion": "hungry"}, UsageError, "happy"),
         ({"emotion": "happy", "emotion_from": "a.wav"}, UsageError, "contradict"),
         ({"trim_start": 5.0}, UsageError, "trim"),
-        ({"track": np.zeros((3, 68, 2), np.float32)}, InputError, "3 frames"),
+        ({"track": np.arange(3 * 136.0).reshape(3, 68, 2)}, InputError, "3 frames"),
         ({"landmarks": np.zeros((3, 67, 2), np.float32)}, InputError, "68"),
         ({"landmarks": np.full((3, 68, 2), np.nan, np.float32)}, InputError, "finite"),
         ({"landmarks": "nothing.npz"}, InputError, "nothing.npz"),
+        ({"landmarks": np.zeros((3, 68, 2), np.float32)}, InputError, "frame 0 has its eyes in one place"),
+        ({"landmarks": np.full((3, 68, 2), "x")}, InputError, "expected numbers"),
         ({"no_such_option": 1}, UsageError, "no_such_option"),
         ({"device": "cuda:7"}, UsageError, "cuda:7"),
         ({"device": "toaster"}, UsageError, "toaster"),
@@ -161,6 +165,64 @@ def test_mistakes_are_refused_before_anything_is_written(run, tmp_path, options,
     with pytest.raises(error, match=hint):
         run(**options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["cut short", "empty", "another name"])
+def test_landmark_files_that_cannot_be_read(run, tiny_shot, tmp_path, kind):
+    good = tmp_path / "good.npz"
+    np.savez(good, landmarks_px=tiny_shot[1])
+    bad = tmp_path / "bad.npz"
+    if kind == "another name":
+        np.savez(bad, points=tiny_shot[1])
+    else:
+        bad.write_bytes(good.read_bytes()[: 100 if kind == "cut short" else 0])
+    with pytest.raises(InputError, match=r"bad\.npz: no landmarks in it"):
+        run(landmarks=bad)
+    with open(tmp_path / "array.npz", "wb") as file:
+        np.save(file, tiny_shot[1])
+    assert run(landmarks=tmp_path / "array.npz").num_edited == 10  # named .npz, but a plain array
+
+
+def test_a_face_that_only_comes_after_the_speech_is_refused_before_the_inversion(run, tiny_shot, monkeypatch):
+    video, track, speech = tiny_shot
+    monkeypatch.setattr(Run, "_track_faces", lambda self: FaceTrack(track, np.arange(10) >= 6))
+    with pytest.raises(InputError, match=r"no face in the 4 frames .* frame 6\. Try --trim-start 0\.24"):
+        run(landmarks=track[:4], track=None)
+
+
+def test_a_run_stopped_between_its_outputs_goes_on_with_the_same_command(run, tmp_path, monkeypatch):
+    def stop(*_):
+        raise Stopped("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "write_manifest", stop)
+        with pytest.raises(Stopped):
+            run(compare=True)
+    assert (tmp_path / "out.mp4").exists() and (tmp_path / "out_compare.mp4").exists()
+    assert not (tmp_path / "out.json").exists()
+    before = frames_of(tmp_path / "out.mp4")
+    result = run(compare=True)
+    np.testing.assert_array_equal(frames_of(result.output), before)
+    assert result.manifest.exists()
+    with pytest.raises(UsageError, match="exists already"):  # it had come to its end
+        run(compare=True)
+    result.manifest.unlink()
+    with pytest.raises(UsageError, match="exists already"):
+        run(compare=True)
+
+
+def test_a_file_put_in_the_place_of_a_stopped_run_s_output_is_kept(run, tmp_path, monkeypatch):
+    def stop(*_):
+        raise Stopped("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "write_manifest", stop)
+        with pytest.raises(Stopped):
+            run()
+    (tmp_path / "out.mp4").write_text("mine")
+    with pytest.raises(UsageError, match="exists already"):
+        run()
+    assert (tmp_path / "out.mp4").read_text() == "mine"
 
 
 def test_output_is_never_an_input_and_never_replaced_unasked(run, tiny_shot, tiny_bundle_folder, tmp_path):

@@ -1,16 +1,20 @@
 """The tables' scripts on a made-up test set: baselines against their definition, listings, and a whole small table."""
 
 import json
+import shutil
 import subprocess
 import sys
+import tracemalloc
+from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from clips import tone, write_clip, write_wav
 
-from hdtalk.errors import InputError
+from hdtalk.errors import InputError, UsageError
 from hdtalk.media import probe, read_frames
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +54,20 @@ def test_mouth_paste_takes_the_source_mouth_nearest_to_the_target(tiny_shot, tmp
     np.testing.assert_array_equal(own, plain)
     assert np.abs(other - plain).max() > 20
     assert probe(tmp_path / "own.mp4").has_audio
+
+
+def test_baselines_hold_few_frames_however_long_the_shot(tiny_shot, tmp_path):
+    _, track, speech = tiny_shot
+    frames = np.zeros((80, 240, 320, 3), np.uint8)
+    source = write_clip(tmp_path / "long.mp4", frames, Fraction(25), pixel_format="yuv420p")
+    track = np.concatenate([track] * 8)
+    write_unedited(source, speech, tmp_path / "warm.mp4")  # what is read once is not counted
+    for write in (write_unedited, lambda *paths: write_mouth_paste(*paths, track, track[::-1])):
+        tracemalloc.start()
+        write(source, speech, tmp_path / "made.mp4")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < len(frames) / 2 * frames[0].nbytes
 
 
 def test_listings_survive_and_damage_is_named(tiny_shot, tmp_path):
@@ -121,6 +139,52 @@ def test_a_whole_table_scores_every_method_and_keeps_what_is_made(small_set, tin
     again = run_table(methods, items, bench, {"other's": small_set}, crop="full")
     assert made.stat().st_mtime_ns == stamp
     assert again.scores["other's"]["PSNR"] == np.inf and again.scores["ours"] == result.scores["ours"]
+
+
+def test_videos_of_other_settings_are_not_scored(small_set, tiny_bundle_folder, tmp_path):
+    items, made = read_items(small_set), []
+    bench = Bench(tmp_path / "out", str(tiny_bundle_folder), "cpu")
+
+    def run(bench, **options):
+        return run_table({"ours": partial(method, **options)}, items, bench, {}, crop="full")
+
+    def method(bench, item, output, options=None):
+        made.append(bench)
+        output.write_bytes(item.truth.read_bytes())
+
+    assert run(bench).scores["ours"]["PSNR"] == np.inf
+    run(bench)
+    assert made == [bench]
+    other_bundle = shutil.copytree(tiny_bundle_folder, tmp_path / "other")
+    listing = (other_bundle / "bundle.json").read_text()
+    (other_bundle / "bundle.json").write_text(listing.replace('"sha256": "', '"sha256": "0'))
+    changes = {"exact": True, "label": False, "bundle": str(other_bundle), "options": (("stitch.steps", 1),)}
+    for name, value in changes.items():
+        with pytest.raises(UsageError, match=rf"out/ours: .*\({name}; .*another --out"):
+            run(replace(bench, **{name: value}))
+    with pytest.raises(UsageError, match="method"):
+        run(bench, options={"preset": "paper"})
+    (tmp_path / "out" / "ours" / "settings.json").unlink()
+    with pytest.raises(UsageError, match="out/ours"):
+        run(bench)
+    (tmp_path / "out" / "ours" / "one.mp4").unlink()
+    run(replace(bench, exact=True))
+    assert made == [bench, replace(bench, exact=True)]
+
+
+def test_other_methods_videos_are_found_by_name_and_kind(small_set, tiny_bundle_folder, tmp_path):
+    """Beside a manifest, and with a name that a glob would not take as it is."""
+    (item,) = read_items(small_set)
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("one [1].json", "one [1].txt", "one [1].x.mp4"):
+        (other / name).write_text("{}")
+    shutil.copy(item.truth, other / "one [1].mp4")
+    bench = Bench(tmp_path / "out", str(tiny_bundle_folder), "cpu")
+    items = [replace(item, clip="one [1]")]
+    assert run_table({}, items, bench, {"theirs": other}, crop="full").scores["theirs"]["PSNR"] == np.inf
+    with pytest.raises(UsageError, match="nowhere: no such folder"):
+        run_table({}, items, bench, {"theirs": tmp_path / "nowhere"})
 
 
 def test_script_writes_method_column_value(small_set, tiny_bundle_folder, tmp_path):

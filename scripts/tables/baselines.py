@@ -7,7 +7,7 @@ import numpy as np
 
 from hdtalk.audio import read_speech
 from hdtalk.face_units import to_face_units
-from hdtalk.media import VideoWriter, probe, read_frames
+from hdtalk.media import VideoWriter, probe, read_frames_in_order
 from hdtalk.plan import frame_order
 from hdtalk.soundtrack import Soundtrack
 from hdtalk.windows import num_video_frames
@@ -19,9 +19,7 @@ FEATHER = 0.12  # of the face's height
 
 def write_unedited(source: Path, speech: Path, output: Path) -> None:
     """The source's frames, there and back as far as the speech lasts, with the new sound."""
-    frames = list(read_frames(source))
-    order = output_order(source, speech)
-    _write(source, speech, output, (frames[index] for index in order))
+    _write(source, speech, output, read_frames_in_order(source, output_order(source, speech)))
 
 
 def write_mouth_paste(source: Path, speech: Path, output: Path, source_px: np.ndarray, target_px: np.ndarray) -> None:
@@ -30,14 +28,17 @@ def write_mouth_paste(source: Path, speech: Path, output: Path, source_px: np.nd
     `source_px` [N,68,2]: landmarks of the source; `target_px` [T,68,2]: wanted ones per output frame. No true frame is
     looked at: all mouths come from the source.
     """
-    frames, order = list(read_frames(source)), output_order(source, speech)
     have, want = (to_face_units(points)[0][:, 48:] for points in (source_px, target_px))
+    order = output_order(source, speech)[: len(want)]
+    nearest = np.zeros(len(order), int)
+    for index, place in enumerate(order):
+        distance = ((have - want[index]) ** 2).sum(axis=(1, 2))
+        nearest[index] = (distance + 1e-6 * np.abs(np.arange(len(have)) - place)).argmin()  # equal: next in time
 
     def pasted():
-        for index, place in enumerate(order[: len(want)]):
-            distance = ((have - want[index]) ** 2).sum(axis=(1, 2))
-            nearest = int((distance + 1e-6 * np.abs(np.arange(len(have)) - place)).argmin())  # equal: next in time
-            yield paste_mouth(frames[place], source_px[place], frames[nearest], source_px[nearest])
+        frames, others = read_frames_in_order(source, order), read_frames_in_order(source, nearest)
+        for place, other, frame, other_frame in zip(order, nearest, frames, others, strict=True):
+            yield paste_mouth(frame, source_px[place], other_frame, source_px[other])
 
     _write(source, speech, output, pasted())
 

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,22 @@ import numpy as np
 
 from hdtalk.config import EvaluateConfig
 from hdtalk.device import resolve_device
-from hdtalk.errors import HDTalkError
+from hdtalk.errors import HDTalkError, UsageError
 from hdtalk.evaluate import Pair, evaluate
 from hdtalk.instruments import face_tracker, installed_instruments
-from hdtalk.media import probe
+from hdtalk.job import write_atomically
+from hdtalk.media import VIDEO_SUFFIXES, probe
 from hdtalk.options import resolve
 from hdtalk.pipeline import edit_video
 from hdtalk.scores import Evaluation, to_markdown, to_text
-from hdtalk.weights import load_bundle
+from hdtalk.weights import Bundle, load_bundle
 
 from .baselines import output_order, write_mouth_paste, write_unedited
 from .testset import Item, read_items
 
 Method = Callable[["Bench", Item, Path], None]
+
+SETTINGS = "settings.json"  # in each method's folder: what its videos were made with
 
 
 @dataclass(frozen=True)
@@ -47,19 +51,19 @@ class Bench:
 
 def ours(**options: Any) -> Method:
     """HDTalk with these options of `edit_video`."""
+    return partial(_edit, options=options)
 
-    def run(bench: Bench, item: Item, output: Path) -> None:
-        given = dict(options) | dict(bench.options)
-        if bench.exact:
-            given |= {"track": _exact(item, item.track), "landmarks": _exact(item, item.target)}
-        elif bench.label and item.emotion:
-            given["emotion"] = item.emotion
-        edit_video(
-            item.source, item.speech, output, bundle=bench.bundle, device=bench.device, job=bench.job(item),
-            overwrite=True, **given,
-        )  # fmt: skip
 
-    return run
+def _edit(bench: Bench, item: Item, output: Path, options: dict[str, Any]) -> None:
+    given = options | dict(bench.options)
+    if bench.exact:
+        given |= {"track": _exact(item, item.track), "landmarks": _exact(item, item.target)}
+    elif bench.label and item.emotion:
+        given["emotion"] = item.emotion
+    edit_video(
+        item.source, item.speech, output, bundle=bench.bundle, device=bench.device, job=bench.job(item),
+        overwrite=True, **given,
+    )  # fmt: skip
 
 
 def unedited(bench: Bench, item: Item, output: Path) -> None:
@@ -71,15 +75,17 @@ def mouth_paste(bench: Bench, item: Item, output: Path) -> None:
         source_px, target_px = _exact(item, item.track), _exact(item, item.target)
     else:
         from hdtalk.audio import read_shot_speech, read_speech
-        from hdtalk.speech_landmarks import predict_landmarks
+        from hdtalk.speech_landmarks import hears_shot, predict_landmarks
 
         bundle = load_bundle(bench.bundle, resolve_device(bench.device))
         source_px = face_tracker(bundle)(item.source).landmarks_px
         shown_px = source_px[output_order(item.source, item.speech)]
+        config = resolve(dict(bench.options)).speech
+        emotion = (item.emotion or None) if bench.label else None
+        shot_speech = read_shot_speech(item.source) if hears_shot(config, emotion) else None
         target_px = predict_landmarks(
-            read_speech(item.speech), shown_px, probe(item.source).fps, model=bundle.speech,
-            emotion=item.emotion if bench.label else None, shot_speech=read_shot_speech(item.source),
-            config=resolve(dict(bench.options)).speech,
+            read_speech(item.speech), shown_px, probe(item.source).fps, model=bundle.speech, emotion=emotion,
+            shot_speech=shot_speech, config=config,
         )  # fmt: skip
     write_mouth_paste(item.source, item.speech, output, source_px, target_px)
 
@@ -87,20 +93,27 @@ def mouth_paste(bench: Bench, item: Item, output: Path) -> None:
 def run_table(
     methods: dict[str, Method], items: list[Item], bench: Bench, others: dict[str, Path], crop: str = "face"
 ) -> Evaluation:
-    """Makes every method's videos in OUT/METHOD/CLIP.mp4, adds other methods' folders, and scores them all."""
+    """Makes every method's videos in OUT/METHOD/CLIP.mp4, adds other methods' folders, and scores them all.
+
+    Raises UsageError before any work where a folder holds videos that were made with other settings."""
     made: dict[str, list[Pair]] = {}
+    bundle = load_bundle(bench.bundle, resolve_device(bench.device))
+    folders = {name: bench.out / name.replace(" ", "_").replace("/", "_") for name in methods}
+    found = {name: _videos_of(folder) for name, folder in others.items()}
     for name, method in methods.items():
-        folder = bench.out / name.replace(" ", "_").replace("/", "_")
-        folder.mkdir(parents=True, exist_ok=True)
+        _check_settings(folders[name], _settings(method, bench, bundle))
+    for name, method in methods.items():
+        folders[name].mkdir(parents=True, exist_ok=True)
+        settings = json.dumps(_settings(method, bench, bundle), indent=1)
+        write_atomically(folders[name] / SETTINGS, (settings + "\n").encode())
         for item in items:
-            output = folder / f"{item.clip}.mp4"
+            output = folders[name] / f"{item.clip}.mp4"
             if not output.exists():
                 click.echo(f"{name}: {item.clip}", err=True)
                 method(bench, item, output)
             made.setdefault(name, []).append(Pair(item.clip, output, item.truth))
-    for name, folder in others.items():
-        found = [(item, next(folder.glob(f"{item.clip}.*"), None)) for item in items]
-        made[name] = [Pair(item.clip, path, item.truth) for item, path in found if path]
+    for name, videos in found.items():
+        made[name] = [Pair(item.clip, videos[item.clip], item.truth) for item in items if item.clip in videos]
     instruments = installed_instruments(bench.bundle, resolve_device(bench.device))
     return evaluate({name: pairs for name, pairs in made.items() if pairs}, instruments, EvaluateConfig(crop=crop))
 
@@ -141,6 +154,40 @@ def table_command(methods: dict[str, Method], about: str) -> click.Command:
             files["markdown_path"].write_text(to_markdown(result))
 
     return command
+
+
+def _settings(method: Method, bench: Bench, bundle: Bundle) -> dict[str, Any]:
+    """All that a method's videos depend on, beside the test set and the code, as JSON holds it."""
+    settings = {
+        "method": getattr(method, "keywords", {}),  # of `ours`
+        "options": dict(bench.options),
+        "exact": bench.exact,
+        "label": bench.label,
+        "bundle": {"name": bundle.name, "sha256": bundle.hashes},
+    }
+    return json.loads(json.dumps(settings, default=str))
+
+
+def _check_settings(folder: Path, wanted: dict[str, Any]) -> None:
+    """Raises UsageError where the folder holds videos of other settings, or of unknown ones."""
+    if not (folder.is_dir() and _videos_of(folder)):
+        return
+    try:
+        had = dict(json.loads((folder / SETTINGS).read_text()))
+    except (OSError, ValueError, TypeError):
+        had = {}
+    if different := [name for name in wanted if name not in had or had[name] != wanted[name]]:
+        raise UsageError(
+            f"{folder}: its videos were made with other settings ({', '.join(different)}; see {SETTINGS} there). "
+            "Choose another --out, or delete this folder."
+        )
+
+
+def _videos_of(folder: Path) -> dict[str, Path]:
+    """Clip -> its video, whatever else lies beside it. Raises UsageError where there is no such folder."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder. Expected another method's videos, named like the clips.")
+    return {path.stem: path for path in sorted(folder.iterdir(), reverse=True) if path.suffix.lower() in VIDEO_SUFFIXES}
 
 
 def _exact(item: Item, path: Path | None) -> np.ndarray:

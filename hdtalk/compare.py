@@ -71,7 +71,8 @@ def write_comparison(
         has_audio=after.has_audio,
         colour=after.colour,
     )
-    with VideoWriter(output, like, Soundtrack(edited) if after.has_audio else None, overwrite, ENCODER) as writer:
+    sound = Soundtrack(edited, start_s=0.0) if after.has_audio else None
+    with VideoWriter(output, like, sound, overwrite, ENCODER) as writer:
         for number in range(after.num_frames):
             writer.write(np.ascontiguousarray(picture.get_frame(float((number + Fraction(1, 2)) / after.fps))))
     return probe(output)
@@ -170,7 +171,7 @@ def waveform(sound: str | os.PathLike, duration_s: float, width: int, height: in
     container = open_audio(sound)
     try:
         limit = int(duration_s * WAVEFORM_RATE)
-        for block in decode_audio(container, WAVEFORM_RATE):
+        for block in decode_audio(container, WAVEFORM_RATE, 0.0):
             columns = (position + np.arange(block.shape[1])) * width // max(limit, 1)
             inside = columns < width
             np.maximum.at(peaks, columns[inside], np.abs(block).max(0)[inside])

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hdtalk.audio import mfcc, read_audio
+from hdtalk.audio import mfcc, read_shot_audio
 from hdtalk.config import EvaluateConfig
 from hdtalk.crop import crop_faces, crop_track
 from hdtalk.data import FaceTrack, VideoInfo
@@ -345,7 +345,7 @@ def _synchronisation(alignment: "_Alignment", track: FaceTrack, instruments: Ins
         notes.append("the prediction has no sound; LSE is not measured")
         return math.nan, math.nan
     assert instruments.syncnet is not None
-    signal = read_audio(alignment.predicted.path)
+    signal = read_shot_audio(alignment.predicted.path)
     boxes = sync_boxes(track.landmarks_px)
 
     def faces() -> Iterator[np.ndarray]:

@@ -5,9 +5,11 @@ import functools
 import logging
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import dropwhile, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ STANDARD_RATES = [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)] + [
 # Containers and codecs in which one packet is one shown frame with its own time; others are decoded to be counted.
 COUNTABLE_CONTAINERS = ("mov", "matroska", "mp4", "webm")
 UNCOUNTABLE_CODECS = ("vp8", "mpeg4", "msmpeg4v3", "vc1")
+UNINDEXED_CONTAINER = "mpeg"  # after a seek, most of its pictures bear times that are guessed anew, and shifted
+MAX_REORDER = 16  # places that B-frames change at most
 UNSPECIFIED = 2
 MIN_FILLED = 0.8  # of the ticks of a constant rate; the frames that a recorder dropped are repeats
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts")  # what a folder's videos are known by
@@ -222,14 +226,38 @@ def check_suffix(path: str | os.PathLike) -> None:
         raise UsageError(f"{path}: the output must end in {', '.join(SUFFIXES)}.")
 
 
-def check_encoder(config: MediaConfig = DEFAULTS) -> None:
-    """Raises UsageError when the codec is none that can be written here."""
+def check_encoder(
+    config: MediaConfig = DEFAULTS, path: str | os.PathLike | None = None, like: VideoInfo | None = None
+) -> None:
+    """Raises UsageError when the codec is none that can be written here. Given `path` and `like`, as for VideoWriter,
+    two frames are written to a temporary file of that suffix, and whatever stops them is named: a missing GPU, a
+    container, size, rate or pixel format that the codec does not go with. ResourceError when the disk is full."""
     try:
-        if av.Codec(config.codec, "w").type == "video":
-            return
+        codec = av.Codec(config.codec, "w")
     except (ValueError, av.error.FFmpegError):
-        pass
-    raise UsageError(f"the codec {config.codec!r} cannot be written here. Try libx264, libx265 or ffv1.")
+        codec = None
+    if codec is None or codec.type != "video":
+        raise UsageError(f"the codec {config.codec!r} cannot be written here. Try libx264, libx265 or ffv1.")
+    if path is None or like is None:
+        return
+    check_suffix(path)
+    frame = np.zeros((like.height, like.width, 3), np.uint8)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            with VideoWriter(Path(folder, "trial").with_suffix(Path(path).suffix), like, config=config) as writer:
+                writer.write(frame)
+                writer.write(frame)
+    except (InputError, av.error.FFmpegError, OSError, ValueError, RuntimeError) as error:
+        pixel_format, formats = _pixel_format(like, config), [known.name for known in codec.video_formats or ()]
+        cause, cure = getattr(error, "strerror", None) or str(error), "codec=libx264"
+        if formats and pixel_format not in formats:
+            cause, cure = f"it takes no {pixel_format}", f"pixel_format={formats[0]}"
+        elif config.codec == "libx264":
+            cure = "preset=medium and pixel_format=auto"
+        raise UsageError(
+            f"{path}: the codec {config.codec!r} cannot write {like.width}x{like.height} {pixel_format} "
+            f"at {float(like.fps):.3f} fps to {Path(path).suffix} here ({cause.splitlines()[0]}). Try {cure}."
+        ) from error
 
 
 def commit(partial: Path, path: Path, overwrite: bool) -> None:
@@ -253,6 +281,7 @@ class _Scan:
     info: VideoInfo
     source_pts: np.ndarray  # int64 [num_frames]: which decoded frame each tick of the grid shows
     keys: np.ndarray  # int64 [K,2]: (pts, dts) of the key frames; empty: decode from the beginning
+    given_pts: np.ndarray  # int64: of all decoded frames in their order, where their own are wrong; else empty
     stream_index: int
     coded_size: tuple[int, int]
     orientation: tuple[bool, bool, bool]  # transpose, then flip x, then flip y
@@ -281,12 +310,12 @@ def _scan(path: str, size: int, modified_ns: int, config: MediaConfig) -> _Scan:
         first = _first_frame(container, stream, path)
         countable = any(name in COUNTABLE_CONTAINERS for name in container.format.name.split(","))
         if countable and stream.codec.name not in UNCOUNTABLE_CODECS:
-            pts, keys, last_duration = _index_by_packets(container, stream)
+            pts, keys, last_duration, trusted = _index_by_packets(container, stream)
         else:
-            pts, keys, last_duration = _index_by_decoding(container, stream)
+            pts, keys, last_duration, trusted = _index_by_decoding(container, stream)
         if not len(pts):
             raise InputError(f"{path}: no frame of the video can be decoded. {EXPECTED}")
-        if first.pts is None:
+        if first.pts is None or not trusted or container.format.name == UNINDEXED_CONTAINER:
             keys = keys[:0]
         time_base: Any = stream.time_base
         declared = stream.frames
@@ -314,12 +343,15 @@ def _scan(path: str, size: int, modified_ns: int, config: MediaConfig) -> _Scan:
             info,
             _nearest_pts(pts, time_base, fps, num_frames),
             keys,
+            pts[:0] if trusted else pts,
             stream.index,
             (width, height),
             orientation,
             max(component.bits for component in first.format.components),
         )
     _give_notice(info, len(pts), declared)
+    if not len(keys):
+        log.warning("%s: cannot be entered midway, so each part is decoded from the start. An mp4 is faster.", path)
     return scan
 
 
@@ -395,8 +427,9 @@ def _decode(container, stream) -> Iterator[av.VideoFrame]:
             log.debug("a damaged packet was skipped: %s", error)
 
 
-def _index_by_packets(container, stream) -> tuple[np.ndarray, np.ndarray, int]:
-    """Times of the frames from the container alone: sorted pts, (pts, dts) of key frames, last frame's duration."""
+def _index_by_packets(container, stream) -> tuple[np.ndarray, np.ndarray, int, bool]:
+    """Times of the frames from the container alone: sorted pts, (pts, dts) of key frames, last frame's duration, and
+    whether decoded frames bear these pts."""
     _rewind(container, stream)
     rows = []
     try:
@@ -410,20 +443,33 @@ def _index_by_packets(container, stream) -> tuple[np.ndarray, np.ndarray, int]:
         return _index_by_decoding(container, stream)
     table = np.array(rows, np.int64)
     keys = table[table[:, 2] == 1, :2]
-    return np.unique(table[:, 0]), keys[np.argsort(keys[:, 0])], last
+    return np.unique(table[:, 0]), keys[np.argsort(keys[:, 0])], last, True
 
 
-def _index_by_decoding(container, stream) -> tuple[np.ndarray, np.ndarray, int]:
+def _index_by_decoding(container, stream) -> tuple[np.ndarray, np.ndarray, int, bool]:
+    """The same by decoding all. Frames are decoded in the order in which they are shown: where their pts contradict
+    it (H.264 in AVI) or are missing, it is the order that counts, and the last value is False."""
     _rewind(container, stream)
-    pts, keys, duration = [], [], 0
+    found, keys, duration = [], [], 0
     for frame in _decode(container, stream):
-        if frame.pts is None:
-            continue
-        pts.append(frame.pts)
+        found.append(frame.pts)
         duration = frame.duration or duration
-        if frame.key_frame:
+        if frame.key_frame and frame.pts is not None:
             keys.append((frame.pts, frame.dts if frame.dts is not None else frame.pts))
-    return np.unique(np.array(pts, np.int64)), np.array(keys, np.int64).reshape(-1, 2), duration
+    known = [pts for pts in found if pts is not None]
+    if len(known) < len(found) / 2 or any(later < pts for pts, later in pairwise(known)):
+        return _pts_by_order(found, stream), np.zeros((0, 2), np.int64), duration, False
+    return np.unique(np.array(known, np.int64)), np.array(keys, np.int64).reshape(-1, 2), duration, True
+
+
+def _pts_by_order(found: list[int | None], stream) -> np.ndarray:
+    """Ever later pts for frames in their order: their own ones sorted, where B-frames swapped them, else even ones."""
+    if None not in found and len(set(found)) == len(found):
+        places = np.argsort(np.array(found, np.int64))
+        if np.abs(places - np.arange(len(found))).max() <= MAX_REORDER:
+            return np.array(found, np.int64)[places]
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25)
+    return np.rint(np.arange(len(found)) / float(rate * stream.time_base)).astype(np.int64)
 
 
 def _rewind(container, stream) -> None:
@@ -523,17 +569,22 @@ class _Converter:
 
 def _decode_from(scan: _Scan, pts: int) -> Iterator[av.VideoFrame]:
     """Decoded frames from the one at `pts` on (or the nearest before it). Tries ever earlier key frames when the
-    container lands too late, and the beginning in the end."""
+    container lands too late, and the beginning in the end. What a decoder shows ahead of a key frame is left out."""
     before = np.flatnonzero(scan.keys[:, 0] <= pts)[::-1] if len(scan.keys) else np.zeros(0, int)
+    keys = set(scan.keys[:, 0].tolist())
     starts = [*(int(scan.keys[k].min()) for k in before[:3]), None]
     for start in starts:
         container = _open(scan.info.path)
         try:
             stream: Any = container.streams[scan.stream_index]
             stream.thread_type = "AUTO"
+            frames = _decode(container, stream)
+            if len(scan.given_pts):
+                frames = _with_pts(frames, scan.given_pts)
+            frames = (frame for frame in frames if frame.pts is not None)
             if start is not None:
                 container.seek(start, stream=stream, backward=True)
-            frames = (frame for frame in _decode(container, stream) if frame.pts is not None)
+                frames = dropwhile(lambda frame: frame.pts not in keys, frames)
             first: Any = next(frames, None)
             if first is None or (first.pts > pts and start is not None):
                 continue
@@ -544,6 +595,12 @@ def _decode_from(scan: _Scan, pts: int) -> Iterator[av.VideoFrame]:
             container.close()
 
 
+def _with_pts(frames: Iterator[av.VideoFrame], pts: np.ndarray) -> Iterator[av.VideoFrame]:
+    for frame, given in zip(frames, pts.tolist(), strict=False):
+        frame.pts = given
+        yield frame
+
+
 def _add_video_stream(container, info: VideoInfo, config: MediaConfig) -> av.video.stream.VideoStream:
     options = {"crf": str(config.crf), "preset": config.preset} if config.codec.startswith("libx26") else {}
     check_encoder(config)
@@ -552,6 +609,8 @@ def _add_video_stream(container, info: VideoInfo, config: MediaConfig) -> av.vid
     context = stream.codec_context
     context.thread_count = config.encoder_threads
     context.pix_fmt = _pixel_format(info, config)
+    if context.pix_fmt == "yuv444p" and config.pixel_format == "auto":
+        log.warning("%dx%d is odd: written as 4:4:4, which some players do not show.", info.width, info.height)
     context.time_base = 1 / info.fps
     context.sample_aspect_ratio = info.pixel_aspect
     if config.codec == "libx265":
@@ -570,7 +629,6 @@ def _pixel_format(info: VideoInfo, config: MediaConfig) -> str:
     if config.codec == "ffv1":
         return "bgr0"  # lossless RGB
     if info.width % 2 or info.height % 2:
-        log.warning("%dx%d is odd: written as 4:4:4, which some players do not show.", info.width, info.height)
         return "yuv444p"
     return "yuv420p"
 

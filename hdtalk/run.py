@@ -152,6 +152,7 @@ class Run:
             config = dataclasses.replace(config, overwrite=True)
         check_outputs([output, *beside], (Path(path) for path in (video, speech) if path is not None), config.overwrite)
         info = media.probe(video, config.media)
+        media.check_encoder(config.media, output, info)
         first, stop = used_frames(info, config)
         if stop <= first:
             raise UsageError(
@@ -313,7 +314,7 @@ class Run:
                 inputs["shot"] = f"{self.video_hash} {self.first} {self.num_source}"
                 if self.emotion_from is not None:
                     inputs["emotion_from"] = file_hash(self.emotion_from)
-                stage = self.job.stage("speech", inputs=inputs, config=self.config.speech)
+                stage = self.job.stage("speech", inputs=inputs, config=self.config.speech, version=2)
                 if not stage.complete:
                     stage.save(0, {"landmarks_px": self._predict_landmarks(source_px)})
                     stage.finish()

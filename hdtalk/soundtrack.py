@@ -4,6 +4,8 @@ import logging
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
+from typing import Any
 
 import av
 import numpy as np
@@ -21,14 +23,19 @@ COPIED = {
 }
 AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
+COVER = av.stream.Disposition.attached_pic
 BLOCK = 1024  # samples of an AAC frame
+MAX_AHEAD_S = 0.15  # copied packets may begin that much before the picture: an encoder's run-up, which is not shown
 
 
 class Soundtrack:
     """Speech for `VideoWriter`, optionally over the source's own sound lowered by `background_db` (say -12).
 
-    Sound is cut where the picture ends. Alone and from its start, the speech is stream-copied when its codec may live
-    in the container, else encoded as AAC of the same rate and channels. `start_s`: how much of it is left out first.
+    Speech begins with its first sample, as the lips do, whatever time its file gives that. A shot's own sound keeps
+    its place under the picture instead: `start_s` (of `speech`) and `background_start_s` are the seconds after the
+    file's first picture at which the output begins. Sound is cut where the picture ends. Alone and not cut at its
+    start, it is stream-copied when its codec may live in the container, else encoded as AAC of the same rate and
+    channels. `open` raises InputError for files without sound.
     """
 
     def __init__(
@@ -38,7 +45,7 @@ class Soundtrack:
         background_db: float = -12.0,
         background_start_s: float = 0.0,
         config: MediaConfig = MediaConfig(),  # noqa: B008 (frozen)
-        start_s: float = 0.0,
+        start_s: float | None = None,
     ):
         self._start_s = start_s
         self._speech, self._background, self._config = speech, background, config
@@ -51,30 +58,31 @@ class Soundtrack:
         self._opened.append(source)
         audio = source.streams.audio[0]
         self._written, self._clipped, self._packets = 0, 0, None
-        if self._background is None and not self._start_s and audio.codec.name in COPIED[container.format.name]:
+        sound_s, picture_s = first_times_s(self._speech)
+        self._origin_s = sound_s if self._start_s is None else picture_s + Fraction(self._start_s)
+        whole = self._background is None and not self._start_s and self._origin_s - sound_s < MAX_AHEAD_S
+        if whole and audio.codec.name in COPIED[container.format.name]:
             self._stream = container.add_stream_from_template(audio)
-            self._packets = (packet for packet in source.demux(audio) if packet.size and packet.pts is not None)
+            self._packets = self._moved_packets(source, audio)
             self._pending = next(self._packets, None)
-            self._first_pts = max(self._pending.pts or 0, 0) if self._pending else 0
             return
         self.rate = min((rate for rate in AAC_RATES if rate >= audio.rate), default=AAC_RATES[-1])
         self._layout = LAYOUTS.get(audio.layout.nb_channels, "stereo")
         channels = av.AudioLayout(self._layout).nb_channels
         self._stream = container.add_stream("aac", rate=self.rate, layout=self._layout)
         self._stream.bit_rate = min(self._config.audio_bitrate_per_channel * channels, 6 * self.rate * channels)
-        self._inputs = [_SampleStream(decode_audio(source, self.rate), channels)]
-        self._inputs[0].read(round(self._start_s * self.rate))
+        self._inputs = [_SampleStream(decode_audio(source, self.rate, self._start_s), channels)]
         if self._background is not None:
             background = open_audio(self._background)
             self._opened.append(background)
-            self._inputs.append(_SampleStream(decode_audio(background, self.rate), channels))
-            self._inputs[1].read(round(self._background_start_s * self.rate))
+            blocks = decode_audio(background, self.rate, self._background_start_s)
+            self._inputs.append(_SampleStream(blocks, channels))
 
     def write_until(self, container, time_s: Fraction, last: bool = False) -> None:
         """Muxes all sound up to `time_s`, in whole packets."""
         self._until_s = time_s
         if self._packets is not None:
-            while self._pending is not None and self._time_s(self._pending) < time_s:
+            while self._pending is not None and (self._pending.pts or 0) * self._pending.time_base < time_s:
                 self._pending.stream = self._stream
                 container.mux(self._pending)
                 self._pending = next(self._packets, None)
@@ -103,8 +111,14 @@ class Soundtrack:
             source.close()
         self._opened.clear()
 
-    def _time_s(self, packet) -> Fraction:
-        return (packet.pts - self._first_pts) * packet.time_base
+    def _moved_packets(self, source, audio) -> Iterator[av.Packet]:
+        """The file's packets, so that `_origin_s` becomes 0; what an encoder puts before its first sample stays."""
+        for packet in source.demux(audio):
+            if packet.size and packet.pts is not None:
+                origin = round(self._origin_s / packet.time_base)
+                packet.pts -= origin
+                packet.dts = packet.pts if packet.dts is None else packet.dts - origin
+                yield packet
 
     def _mix(self, num_samples: int) -> np.ndarray:
         speech, *background = [source.read(num_samples) for source in self._inputs]
@@ -133,17 +147,53 @@ def open_audio(path: str | os.PathLike) -> av.container.InputContainer:
     return container
 
 
-def decode_audio(container, rate: int) -> Iterator[np.ndarray]:
-    """Blocks of float32 [channels, samples] at `rate`, channels as in the file; damaged packets are skipped."""
+def decode_audio(container, rate: int, start_s: float | None = None) -> Iterator[np.ndarray]:
+    """Blocks of float32 [channels, samples] at `rate`, channels as in the file; damaged packets are skipped.
+
+    They begin with the first sample, or `start_s` seconds after the file's first picture: sound before that is left
+    out, and silence stands where there is none yet. Raises InputError when the file has gone.
+    """
+    ahead = 0 if start_s is None else round((sound_offset_s(container.name) - start_s) * rate)  # silence; < 0: cut
     resampler = av.AudioResampler("fltp", None, rate)
-    stream = container.streams.audio[0]
+    for frame in chain(_decoded(container, container.streams.audio[0]), [None]):
+        for block in resampler.resample(frame):
+            samples = block.to_ndarray()
+            while ahead > 0:
+                yield np.zeros((len(samples), min(ahead, rate)), np.float32)
+                ahead -= min(ahead, rate)
+            if -ahead < samples.shape[1]:
+                yield samples[:, -ahead:]
+            ahead = min(0, ahead + samples.shape[1])
+
+
+def sound_offset_s(path: str | os.PathLike) -> float:
+    """Seconds from a file's first picture to its first sample, 0 where it has no pictures. Raises InputError."""
+    sound_s, picture_s = first_times_s(path)
+    return float(sound_s - picture_s)
+
+
+def first_times_s(path: str | os.PathLike) -> tuple[Fraction, Fraction]:
+    """The file's own times, in seconds, of its first sample that is heard and of its first picture (where it has none,
+    of that sample again). Raises InputError for a file without sound."""
+    sound_s = _first_s(path, "audio") or Fraction(0)
+    picture_s = _first_s(path, "video")
+    return sound_s, sound_s if picture_s is None else picture_s
+
+
+def _first_s(path: str | os.PathLike, kind: str) -> Fraction | None:
+    """Time of the first frame that decodes; a stream's own start time is wrong for some short files."""
+    with open_audio(path) as container:
+        streams = [stream for stream in getattr(container.streams, kind) if not stream.disposition & COVER]
+        frames = _decoded(container, streams[0]) if streams and streams[0].codec_context else iter(())
+        return next((frame.pts * frame.time_base for frame in frames if frame.pts is not None), None)
+
+
+def _decoded(container, stream) -> Iterator[Any]:
     for packet in container.demux(stream):
         try:
-            for frame in stream.decode(packet):
-                yield from (block.to_ndarray() for block in resampler.resample(frame))
+            yield from stream.decode(packet)
         except av.error.FFmpegError as error:
             log.debug("a damaged packet was skipped: %s", error)
-    yield from (block.to_ndarray() for block in resampler.resample(None))
 
 
 class _SampleStream:

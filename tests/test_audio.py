@@ -5,7 +5,15 @@ import wave
 import numpy as np
 import pytest
 
-from hdtalk.audio import mfcc, mfcc_windows, read_audio, read_shot_speech, read_speech, silent_frames
+from hdtalk.audio import (
+    mfcc,
+    mfcc_windows,
+    read_audio,
+    read_shot_audio,
+    read_shot_speech,
+    read_speech,
+    silent_frames,
+)
 from hdtalk.errors import InputError
 
 RATE = 16000
@@ -214,3 +222,19 @@ def test_what_a_shot_itself_says_is_optional(tmp_path, caplog):
     for name in ("short.wav", "silent.wav", "broken.wav", "mute.mp4"):
         assert read_shot_speech(tmp_path / name) is None
     assert not caplog.records
+
+
+def test_a_shots_speech_is_counted_from_its_first_picture(tmp_path):
+    av = pytest.importorskip("av")
+    path = tmp_path / "shot.mkv"
+    with av.open(str(path), "w") as output:
+        picture, sound = output.add_stream("mpeg4", rate=25), output.add_stream("pcm_s16le", RATE, layout="mono")
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        output.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), "rgb24")))
+        output.mux(picture.encode(None))
+        frame = av.AudioFrame.from_ndarray((voice(2.0) * 32767).astype(np.int16)[None], "s16", "mono")
+        frame.rate, frame.pts = RATE, RATE // 2  # the sound begins half a second later
+        output.mux(sound.encode(frame))
+    np.testing.assert_array_equal(read_shot_audio(path), np.append(np.zeros(RATE // 2), read_audio(path)))
+    spoken, expected = read_shot_speech(path, 0.5, 2.0), read_speech(read_audio(path)[: RATE * 3 // 2])
+    np.testing.assert_array_equal(spoken.mfcc, expected.mfcc)

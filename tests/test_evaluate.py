@@ -8,10 +8,12 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from clips import tone, write_wav
 
 from hdtalk.cli import hdtalk
 from hdtalk.config import EvaluateConfig, MediaConfig
@@ -22,6 +24,7 @@ from hdtalk.instruments import Instruments
 from hdtalk.media import VideoWriter
 from hdtalk.metrics import METRICS
 from hdtalk.scores import to_csv, to_json, to_markdown, to_text
+from hdtalk.soundtrack import Soundtrack
 
 WIDTH, HEIGHT, NUM_FRAMES = 160, 128, 10
 FACE_CENTRE = np.array([80.0, 60.0])
@@ -52,9 +55,9 @@ def talking(shift_px=0.0, noise=0.0, num_frames=NUM_FRAMES, fps=25, seed=0):
     return np.stack(frames)
 
 
-def write(path: Path, frames, fps=25):
+def write(path: Path, frames, fps=25, soundtrack=None):
     info = VideoInfo(str(path), frames.shape[2], frames.shape[1], Fraction(fps), len(frames), len(frames) / fps, False)
-    with VideoWriter(path, info, config=MediaConfig(codec="ffv1")) as writer:
+    with VideoWriter(path, info, soundtrack, config=MediaConfig(codec="ffv1")) as writer:
         for frame in frames:
             writer.write(frame)
     return path
@@ -190,6 +193,29 @@ def test_frames_without_a_face_have_no_part_in_face_columns(true_video, tmp_path
     instruments = replace(INSTRUMENTS, track=lambda path: track_of(path, np.zeros(50, bool)))
     with pytest.raises(InputError, match="clip.mkv: no face found. Try --crop full"):
         scores_of(true_video, true_video, instruments)
+
+
+def test_lse_hears_the_sound_where_the_picture_has_it(true_video, tmp_path, monkeypatch):
+    """The sound of the prediction begins 0.16 s after its picture: SyncNet gets that silence first."""
+    heard = []
+    monkeypatch.setattr("hdtalk.evaluate.lse", lambda faces, mfcc, *rest: heard.append((mfcc, rest[0])) or (8.0, 1.0))
+    wave, rate = tone(0.24)
+    prompt = write_wav(tmp_path / "prompt.wav", wave, rate)
+    late = write_wav(tmp_path / "late.wav", np.pad(wave, ((0, 0), (2560, 0))), rate)
+    for name, sound in (("prompt", prompt), ("late", late)):
+        write(tmp_path / f"{name}.mkv", talking(), soundtrack=Soundtrack(sound))
+    with av.open(str(tmp_path / "prompt.mkv")) as given, av.open(str(tmp_path / "moved.mkv"), "w") as moved:
+        streams = [moved.add_stream_from_template(stream) for stream in given.streams]
+        for packet in given.demux():
+            if packet.size:
+                packet.pts += 160 * (packet.stream.type == "audio")  # Matroska's times are milliseconds
+                packet.dts, packet.stream = packet.pts, streams[packet.stream.index]
+                moved.mux(packet)
+    for name in ("late", "moved"):
+        scores_of(tmp_path / f"{name}.mkv", true_video, replace(INSTRUMENTS, syncnet=object()))
+    (_, expected_samples), (got, num_samples) = heard
+    assert num_samples == pytest.approx(expected_samples, abs=32) and num_samples > 0.39 * 16000
+    assert got[:14, 0].max() < 0 < got[18:, 0].max()  # log energy: digital silence, then the tone
 
 
 def test_without_networks_the_pixel_columns_remain_and_the_rest_is_explained(true_video):

@@ -18,7 +18,7 @@ from PIL import Image
 from hdtalk.config import MediaConfig
 from hdtalk.data import ColourTags
 from hdtalk.errors import InputError, UsageError
-from hdtalk.media import VideoWriter, probe, read_frames, read_frames_in_order
+from hdtalk.media import VideoWriter, check_encoder, probe, read_frames, read_frames_in_order
 from hdtalk.soundtrack import Soundtrack
 
 NTSC = Fraction(30000, 1001)
@@ -160,6 +160,45 @@ def test_other_containers_count_and_restart(tmp_path, suffix, codec):
     everything = list(read_frames(path))
     assert source_numbers(everything) == list(range(28))
     np.testing.assert_array_equal(next(read_frames(path, 17, 18)), everything[17])
+
+
+def binary_frames(count):
+    """Frames that show their own number as ten black or white bars, the lowest bit on the left."""
+    bits = np.arange(count)[:, None] >> np.arange(10) & 1
+    bars = np.repeat(np.where(bits, 230, 20).astype(np.uint8), 8, axis=1)
+    return np.broadcast_to(bars[:, None, :, None], (count, 48, 80, 3))
+
+
+def binary_number(frame):
+    bars = frame[16:32, 4::8].mean(axis=(0, 2)) > 128
+    return int((bars << np.arange(10)).sum())
+
+
+@pytest.mark.parametrize(
+    "suffix, codec, may_seek",
+    [
+        ("avi", "libx264", False),  # B-frames: the pts are in the order of the packets
+        ("wmv", "libx264", False),
+        ("mpg", "mpeg2video", False),  # after a seek the pts are guessed
+        ("mpg", "libx264", False),  # most pictures have no pts
+        ("avi", "mpeg4", True),
+        ("ts", "libx264", True),
+        ("ts", "mpeg2video", True),
+        ("ts", "mpeg4", True),  # a seek lands midway, and the decoder shows broken pictures until the key frame
+    ],
+)
+def test_a_frame_is_what_its_number_says_wherever_reading_starts(tmp_path, caplog, suffix, codec, may_seek):
+    options = {"bf": "2", "b": "4M"}
+    path = write_clip(
+        tmp_path / f"clip.{suffix}", binary_frames(240), codec=codec, pixel_format="yuv420p", options=options
+    )
+    with caplog.at_level(logging.WARNING):
+        info = probe(path)
+        assert [binary_number(frame) for frame in read_frames(path)] == list(range(240))
+        for start in range(0, 240, 11):
+            assert binary_number(next(read_frames(path, start, start + 1))) == start
+    assert (info.fps, info.num_frames, info.variable_rate) == (25, 240, False)
+    assert ("damaged" not in caplog.text) and (("decoded from the start" in caplog.text) != may_seek)
 
 
 @pytest.mark.parametrize(
@@ -494,6 +533,44 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, clip, existing):
     run = subprocess.run([sys.executable, "-c", program, str(clip), str(out)], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 5, run.stderr
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == ([("out.mp4", b"precious")] if existing else [])
+
+
+@pytest.mark.parametrize(
+    "codec, suffix, options, cure",
+    [
+        ("prores_ks", "mov", {}, "pixel_format=yuv422p10le"),
+        ("dnxhd", "mov", {}, "pixel_format="),
+        ("mjpeg", "mp4", {}, "codec=libx264"),
+        ("libvpx-vp9", "mov", {}, "codec=libx264"),
+        ("gif", "mp4", {}, "pixel_format="),
+        ("libx264", "mp4", {"preset": "hasty"}, "preset=medium"),
+        ("libx264", "mp4", {"pixel_format": "pink"}, "pixel_format=yuv420p"),
+    ],
+)
+def test_an_encoder_that_would_fail_is_refused_before_the_work(
+    tmp_path, clip, monkeypatch, codec, suffix, options, cure
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    config = MediaConfig(codec=codec, **options)
+    with pytest.raises(UsageError) as caught:
+        check_encoder(config, f"out.{suffix}", probe(clip))
+    for part in (f"'{codec}'", f".{suffix}", "128x96", cure):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_the_real_size_decides_and_a_good_encoder_leaves_nothing(tmp_path, clip, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    even, odd = probe(clip), replace(probe(clip), width=129)
+    for suffix in ("mp4", "mov", "mkv"):
+        check_encoder(path=f"out.{suffix}", like=even)
+        check_encoder(path=f"out.{suffix}", like=odd)
+    with pytest.raises(UsageError, match="129x96 yuv420p"):
+        check_encoder(MediaConfig(pixel_format="yuv420p"), "out.mp4", odd)
+    assert not list(tmp_path.iterdir())
+    check_encoder()
+    with pytest.raises(UsageError, match="no_such_codec"):
+        check_encoder(MediaConfig(codec="no_such_codec"))
 
 
 def rms(samples):

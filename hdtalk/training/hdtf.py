@@ -219,7 +219,7 @@ def _cut_sound(source: Path, start_s: Fraction, stop_s: Fraction, target: Path) 
         rate = container.streams.audio[0].rate
         first, last, position = round(start_s * rate), round(stop_s * rate), 0
         with wave.open(str(target), "wb") as file:
-            for block in decode_audio(container, rate):  # [channels, samples]
+            for block in decode_audio(container, rate, 0.0):  # [channels, samples]
                 if position == 0:
                     file.setparams((block.shape[0], 2, rate, 0, "NONE", ""))
                 part = block[:, max(first - position, 0) : max(last - position, 0)]

@@ -190,14 +190,18 @@ def test_a_face_that_only_comes_after_the_speech_is_refused_before_the_inversion
         run(landmarks=track[:4], track=None)
 
 
-def test_a_run_stopped_between_its_outputs_goes_on_with_the_same_command(run, tmp_path, monkeypatch):
+def stopped_before_its_record(run, monkeypatch, **options):
     def stop(*_):
         raise Stopped("stopped")
 
     with monkeypatch.context() as patched:
         patched.setattr(Run, "write_manifest", stop)
         with pytest.raises(Stopped):
-            run(compare=True)
+            run(**options)
+
+
+def test_a_run_stopped_between_its_outputs_goes_on_with_the_same_command(run, tmp_path, monkeypatch):
+    stopped_before_its_record(run, monkeypatch, compare=True)
     assert (tmp_path / "out.mp4").exists() and (tmp_path / "out_compare.mp4").exists()
     assert not (tmp_path / "out.json").exists()
     before = frames_of(tmp_path / "out.mp4")
@@ -212,13 +216,7 @@ def test_a_run_stopped_between_its_outputs_goes_on_with_the_same_command(run, tm
 
 
 def test_a_file_put_in_the_place_of_a_stopped_run_s_output_is_kept(run, tmp_path, monkeypatch):
-    def stop(*_):
-        raise Stopped("stopped")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Run, "write_manifest", stop)
-        with pytest.raises(Stopped):
-            run()
+    stopped_before_its_record(run, monkeypatch)
     (tmp_path / "out.mp4").write_text("mine")
     with pytest.raises(UsageError, match="exists already"):
         run()

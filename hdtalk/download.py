@@ -1,6 +1,7 @@
 """Fetches one published file over HTTPS: resumes, verifies, and only then gives the file its name."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import http.client
@@ -25,6 +26,7 @@ DRIVE = "https://drive.usercontent.google.com/download"
 CHUNK_BYTES = 1 << 20
 LARGEST_BYTES = 2 << 30  # where the registry does not know the size
 TIMEOUT_S = 60
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -82,8 +84,10 @@ def _complete(url: str, part: Path, official: OfficialFile, progress, attempts: 
             if error.code < 500 and error.code not in (408, 429):
                 raise _Failed(f"HTTP {error.code} {error.reason}") from None
             reason = f"HTTP {error.code} {error.reason}"
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
+        except (OSError, http.client.HTTPException) as error:  # URLError, SSLError and TimeoutError are OSErrors, too
+            if isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_ERRORS):
+                raise
+            reason = str(getattr(error, "reason", None) or error) or type(error).__name__
         left = attempts if part.exists() and part.stat().st_size > before else left - 1
         if left <= 0:
             raise _Failed(reason)

@@ -349,9 +349,9 @@ def _synchronisation(alignment: "_Alignment", track: FaceTrack, instruments: Ins
     boxes = sync_boxes(track.landmarks_px)
 
     def faces() -> Iterator[np.ndarray]:
-        """Crops at 25 fps, each from the nearest frame in time."""
+        """Crops at 25 fps, each from the frame that is shown at its middle."""
         rate = alignment.true.fps / SYNC_FPS
-        wanted = (round(tick * rate) for tick in range(int(alignment.num_frames / rate)))
+        wanted = (_shown_at(tick, rate, alignment.num_frames) for tick in range(int(alignment.num_frames / rate)))
         shown = _pick(alignment.prediction_frames(), wanted)
         for index, frame in shown:
             box = boxes[min(index, len(boxes) - 1)]
@@ -366,7 +366,8 @@ def _synchronisation(alignment: "_Alignment", track: FaceTrack, instruments: Ins
 
 @dataclass(frozen=True)
 class _Alignment:
-    """True frame i is compared with predicted frame round(i * rate), for the first `num_frames` of them."""
+    """The first `num_frames` true frames are compared with the predicted ones that are shown at their middles.
+    `rate`: predicted frames per true one."""
 
     predicted: VideoInfo
     true: VideoInfo
@@ -378,7 +379,7 @@ class _Alignment:
         """The predicted frame for each true one, at the true one's size."""
         size = self.true.width, self.true.height
         shrinks = self.predicted.width > self.true.width
-        wanted = (round(index * self.rate) for index in range(self.num_frames))
+        wanted = (_shown_at(index, self.rate, self.predicted.num_frames) for index in range(self.num_frames))
         for _, frame in _pick(read_frames(self.predicted.path), wanted):
             if frame.shape[1::-1] != size:
                 frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
@@ -401,9 +402,9 @@ def _align(pair: Pair) -> _Alignment:
     if rate != 1:
         notes.append(
             f"prediction {float(predicted.fps):.3f} fps, ground truth {float(true.fps):.3f} fps: "
-            "compared on time, each true frame with the predicted frame nearest to it"
+            "compared on time, each true frame with the predicted frame that is shown at its middle"
         )
-    num_frames = sum(1 for index in range(true.num_frames) if round(index * rate) < predicted.num_frames)
+    num_frames = min(true.num_frames, math.ceil(predicted.num_frames / rate))  # those that begin while it lasts
     excess_s = predicted.duration_s - true.duration_s
     lacking, surplus = true.num_frames - num_frames, predicted.num_frames - math.ceil(true.num_frames * rate)
     if lacking:
@@ -413,6 +414,12 @@ def _align(pair: Pair) -> _Alignment:
         longer = f"prediction {excess_s:.2f} s longer"
         notes.append(f"{longer}: its last {surplus} of {predicted.num_frames} frames are left out")
     return _Alignment(predicted, true, num_frames, rate, tuple(notes))
+
+
+def _shown_at(index: int, rate: Fraction, num_frames: int) -> int:
+    """Which of `num_frames` frames is shown at the middle of frame `index` of another clock, with `rate` frames to each
+    of its own; the earlier one where two meet there."""
+    return min(math.ceil((2 * index + 1) * rate / 2) - 1, num_frames - 1)
 
 
 def _pick(frames: Iterator[np.ndarray], wanted: Iterator[int]) -> Iterator[tuple[int, np.ndarray]]:

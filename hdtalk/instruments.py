@@ -16,7 +16,8 @@ from hdtalk.face_landmarks import track_face
 from hdtalk.media import probe, read_frames
 from hdtalk.models.fan import heatmaps_to_landmarks
 from hdtalk.models.syncnet import SyncNet
-from hdtalk.weights import Bundle, installed_files, load_bundle, load_network, load_perceptual
+from hdtalk.registry import OFFICIAL_FILES
+from hdtalk.weights import Bundle, BundleFile, installed_files, load_bundle, load_network, load_perceptual
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +57,14 @@ def installed_instruments(bundle_name: str = "auto", device: str | torch.device 
         if bundle_name != "auto":
             raise
         bundle, why_not = None, str(error)
-    found = dict(_official_networks(device))
+    found: dict[str, Any] = {}
     missing: dict[str, str] = {}
     made_by: dict[str, str] = {}
+    for entry, network in _official_networks(device):
+        found[entry.role] = network
+        if entry.file not in OFFICIAL_NAMES:
+            adopted = f"The network is the adopted file {entry.file}, not known to be the published one."
+            made_by |= dict.fromkeys(MEASURED[entry.role], adopted)
     stand_ins: set[str] = set()
 
     track = landmarks = None
@@ -114,16 +120,18 @@ FILES = {
     "LSE": "syncnet_v2.model",
 }
 MEASURING_ROLES = {"perceptual": "alexnet", "fid": "inception", "identity": "irse50", "sync": "syncnet"}
+MEASURED = {"perceptual": ("LPIPS",), "fid": ("FID",), "identity": ("ID",), "sync": ("LSE-D", "LSE-C")}
+OFFICIAL_NAMES = {official.name for official in OFFICIAL_FILES}
 
 
-def _official_networks(device: str | torch.device) -> Iterator[tuple[str, Any]]:
-    """(role, network) of the published networks in the store."""
+def _official_networks(device: str | torch.device) -> Iterator[tuple[BundleFile, Any]]:
+    """(entry, network) for each measuring role that the store serves: the published file, else an adopted one."""
     seen = set()
     for folder, entry in installed_files():
         if MEASURING_ROLES.get(entry.role) == entry.architecture and entry.role not in seen:
             seen.add(entry.role)
             load = load_perceptual if entry.role == "perceptual" else partial(load_network, role=entry.role)
-            yield entry.role, load(folder / entry.file, device=device)
+            yield entry, load(folder / entry.file, device=device)
 
 
 def face_tracker(bundle: Bundle) -> Callable[..., FaceTrack]:
@@ -188,5 +196,12 @@ def _to_images(frames: np.ndarray, device: str | torch.device) -> torch.Tensor:
 
 
 def _provenance(bundle: Bundle) -> str:
+    """Whose net finds the landmarks; where the bundle has none of its own, also what that means."""
     _, entry = bundle.files["landmarker_eval"]
-    return f"Landmarks by {entry.architecture} of bundle {bundle.name}, which no loss has seen."
+    owner = bundle.borrowed.get("landmarker_eval")
+    said = f"Landmarks by {entry.architecture} of bundle {owner or bundle.name}, which no loss has seen."
+    if owner:
+        said += (
+            f" A stand-in, trained on {entry.trained_on}: differences of a few px on real people are within its error."
+        )
+    return said

@@ -88,8 +88,11 @@ def _checked(name: str, value: Any, default: Any) -> Any:
             raise UsageError(f"{name}: {value!r} is neither true nor false.")
         return truth[str(value).lower()]
     try:
+        number = isinstance(default, int) and not isinstance(value, str)
+        if number and (isinstance(value, bool) or int(value) != value):
+            raise UsageError(f"{name}: {value!r} is not a whole number.")
         value = type(default)(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(
             f"{name}: {value!r} is not a {'number' if not isinstance(default, str) else 'text'}."
         ) from error

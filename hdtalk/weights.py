@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -68,6 +68,7 @@ class Bundle:
     """The networks of one domain, each read from its file when first used; frozen, float32, in eval mode.
 
     `resolution`: side of the generator's images in pixels. `files`: role -> (folder, entry).
+    `borrowed`: role -> name of the bundle whose file serves here.
     A missing or damaged file raises WeightsError that names the role and the command that mends it.
     """
 
@@ -76,6 +77,7 @@ class Bundle:
     licence: str
     files: dict[str, tuple[Path, BundleFile]]
     device: str | torch.device = "cpu"
+    borrowed: dict[str, str] = field(default_factory=dict)
 
     generator = cached_property(lambda self: self._load("generator"))
     encoder = cached_property(lambda self: self._load("encoder"))
@@ -275,16 +277,17 @@ def _read_bundle(folder: Path, device: str | torch.device) -> Bundle:
 
 
 def _ffhq_bundle(device: str | torch.device) -> Bundle:
-    """Official files found in the store; speech and, if need be, the detector are the demo bundle's own."""
+    """Official files found in the store; speech, landmarker_eval and, if need be, the detector are demo's own."""
     files: dict[str, tuple[Path, BundleFile]] = {}
+    borrowed: dict[str, str] = {}
     for folder, entry in installed_files():
         files.setdefault(entry.role, (folder, entry))
     with contextlib.suppress(WeightsError):
         demo = _read_bundle(demo_folder(), device)
         for role in ("speech", "detector", "landmarker_eval"):
             if role in demo.files and (role != "detector" or role not in files):
-                files[role] = demo.files[role]
-    return Bundle("ffhq", 1024, "non-commercial, see the files' licences", files, device)
+                files[role], borrowed[role] = demo.files[role], demo.name
+    return Bundle("ffhq", 1024, "non-commercial, see the files' licences", files, device, borrowed)
 
 
 # -------------------------------------------------------------------------------------------- one network

@@ -1,8 +1,11 @@
 """Downloads over a loopback server that misbehaves in the ways real ones do."""
 
 import dataclasses
+import errno
 import hashlib
+import ssl
 import threading
+from http.client import HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -166,6 +169,42 @@ def test_busy_server_is_asked_again_and_a_missing_file_is_not(tmp_path, serve):
     with pytest.raises(WeightsError, match="HTTP 404"):
         get(tmp_path / "other", server.address())
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
+        ssl.SSLError(1, "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"),
+        OSError(errno.EHOSTUNREACH, "No route to host"),
+        OSError(errno.ENETUNREACH, "Network is unreachable"),
+    ],
+)
+def test_any_break_while_reading_is_taken_up(tmp_path, serve, monkeypatch, error):
+    read1, failures, server = HTTPResponse.read1, [None, error], serve()
+
+    def broken(answer, num_bytes):
+        if failures and (failure := failures.pop(0)):
+            raise failure
+        return read1(answer, 1000)
+
+    monkeypatch.setattr(HTTPResponse, "read1", broken)
+    assert get(tmp_path, server.address()).read_bytes() == CONTENT
+    assert [request[1] for request in server.requests] == [None, "bytes=1000-"]
+
+
+@pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.ENOSPC])
+def test_a_dead_network_ends_in_one_line_and_a_full_disk_is_not_asked_again(tmp_path, serve, monkeypatch, number):
+    asked = []
+
+    def broken(answer, num_bytes):
+        asked.append(num_bytes)
+        raise OSError(number, "broken")
+
+    monkeypatch.setattr(HTTPResponse, "read1", broken)
+    with pytest.raises(OSError if number == errno.ENOSPC else WeightsError, match="broken") as caught:
+        get(tmp_path, serve().address("/a"), serve().address("/b"))
+    assert len(asked) == (1 if number == errno.ENOSPC else 6) and "\n" not in str(caught.value)
 
 
 def test_unreachable_server(tmp_path, serve):

@@ -160,6 +160,33 @@ def test_frame_rates_are_compared_on_time(tmp_path, true_video):
     assert "50.000 fps" in to_text(result) and result.clips[0].num_frames == 10
 
 
+@pytest.mark.parametrize("num_frames", [12, 13])
+def test_half_the_rate_shows_every_frame_twice(tmp_path, num_frames):
+    """A prediction at 12.5 fps: true frames 2 i and 2 i + 1 see frame i, and none at the end is left out."""
+    halved = np.repeat(talking()[:7], 2, axis=0)[:num_frames]
+    truth = write(tmp_path / "truth.mkv", halved)
+    prediction = write(tmp_path / "half.mkv", halved[::2], fps=Fraction(25, 2))
+    scores, result = scores_of(prediction, truth)
+    assert scores["PSNR"] == math.inf and result.clips[0].num_frames == num_frames
+    assert "true frames are left out" not in to_text(result)
+
+
+def test_a_prediction_of_one_short_frame_is_compared(tmp_path, true_video):
+    single = write(tmp_path / "single.mkv", talking(num_frames=1), fps=100)
+    _, result = scores_of(single, true_video, PIXELS_ONLY, crop="full")
+    assert result.clips[0].num_frames == 1
+
+
+@pytest.mark.parametrize(("fps", "expected"), [(10, 25), (Fraction(25, 2), 20), (50, 5)])
+def test_lse_sees_only_frames_that_exist(tmp_path, monkeypatch, fps, expected):
+    seen = []
+    monkeypatch.setattr("hdtalk.evaluate.lse", lambda faces, *_: seen.extend(faces) or (8.0, 1.0))
+    sound = Soundtrack(write_wav(tmp_path / "speech.wav", *tone(1.0, 16000)))
+    slow = write(tmp_path / "slow.mkv", talking(), fps=fps, soundtrack=sound)
+    scores_of(slow, slow, replace(INSTRUMENTS, syncnet=object()))
+    assert len(seen) == expected
+
+
 def test_a_shorter_prediction_is_compared_as_far_as_it_goes_and_said(tmp_path, true_video):
     short = write(tmp_path / "short.mkv", talking()[:7])
     scores, result = scores_of(short, true_video)

@@ -13,7 +13,7 @@ from hdtalk import weights
 from hdtalk.config import EvaluateConfig, MediaConfig
 from hdtalk.data import FaceTrack, VideoInfo
 from hdtalk.evaluate import Pair, evaluate
-from hdtalk.instruments import Instruments, face_tracker, installed_instruments
+from hdtalk.instruments import Instruments, _provenance, face_tracker, installed_instruments
 from hdtalk.losses.perceptual import PerceptualLoss
 from hdtalk.media import VideoWriter
 from hdtalk.models.integral_regressor import IntegralRegressor
@@ -80,6 +80,24 @@ def test_landmarks_come_from_the_net_that_no_loss_has_seen(home, tiny_bundle_fol
         expected = network(torch.from_numpy(crops).permute(0, 3, 1, 2) / 127.5 - 1).numpy()
     np.testing.assert_allclose(instruments.landmarks(crops), expected, atol=0.5)  # stored as float16
     assert "integral_regressor of bundle tiny, which no loss has seen" in instruments.made_by["F-LD"]
+
+
+def test_landmarks_by_the_demo_net_are_called_a_stand_in_in_another_bundle(home):
+    """ffhq has no `landmarker_eval` of its own; the demo bundle's knows rendered heads only."""
+    said = _provenance(weights.load_bundle("ffhq", complete=False))
+    assert "of bundle demo, which no loss has seen. A stand-in, trained on" in said and "ffhq" not in said
+    assert "rendered heads" in said and "differences of a few px on real people are within its error" in said
+    assert "stand-in" not in _provenance(weights.load_bundle("demo"))
+
+
+def test_adopted_networks_are_not_called_published(home, tiny_bundle_folder, syncnet, tmp_path):
+    torch.save(syncnet.state_dict(), tmp_path / "mine.model")
+    entry = weights.adopt(tmp_path / "mine.model")
+    instruments = installed_instruments(str(tiny_bundle_folder))
+    for column in ("LSE-D", "LSE-C"):
+        assert f"adopted file {entry.file}, not known to be the published one" in instruments.made_by[column]
+    torch.save(syncnet.state_dict(), home / "syncnet_v2.model")
+    assert "LSE-D" not in installed_instruments(str(tiny_bundle_folder)).made_by
 
 
 def test_a_shot_without_a_face_gives_a_track_that_is_never_present(home, tiny_bundle_folder, tiny_shot):

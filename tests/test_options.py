@@ -35,6 +35,7 @@ def test_paper_table_names_existing_fields():
         {"optimise": {"steps": 9}},
         {"optimise.steps": 9},
         {"optimise.steps": "9"},
+        {"optimise.steps": 9.0},
         {"optimise": OptimiseConfig(steps=9)},
     ],
 )
@@ -63,6 +64,10 @@ def test_short_names_reach_their_stage():
         ({"trim_start": float("nan")}, "trim_start"),
         ({"stitch.batch_size": 0}, "1 or more"),
         ({"overwrite": "perhaps"}, "neither"),
+        ({"crf": 18.9}, "media.crf: 18.9 is not a whole number"),
+        ({"seed": 1.5}, "whole number"),
+        ({"invert": {"steps": True}}, "whole number"),
+        ({"seed": float("inf")}, "number"),
     ],
 )
 def test_mistakes_are_named(options, hint):

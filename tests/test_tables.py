@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from scripts.tables.baselines import paste_mouth, similarity, write_mouth_paste, write_unedited  # noqa: E402
 from scripts.tables.runner import Bench, ours, run_table, unedited  # noqa: E402
-from scripts.tables.testset import Item, read_items, write_listing  # noqa: E402
+from scripts.tables.testset import Item, is_filmed, read_items, write_listing, write_take  # noqa: E402
 
 
 def test_similarity_recovers_turn_scale_and_shift():
@@ -86,6 +86,23 @@ def test_listings_survive_and_damage_is_named(tiny_shot, tmp_path):
     (tmp_path / "testset.json").write_text('{"items": [{"clip": 3}]}')
     with pytest.raises(InputError, match="testset.json: damaged"):
         read_items(tmp_path)
+
+
+def test_takes_are_kept_only_where_the_arguments_are_the_same(tmp_path):
+    points = tmp_path / "set/T000/landmarks/front/happy/level_2/002.npz"
+    facts = {"seed": 0, "size": 360, "level": 2, "duration_s": 3.44, "fps": 25}
+    assert not is_filmed(points, facts)
+    points.parent.mkdir(parents=True)
+    points.with_suffix(".part.npz").write_bytes(b"broken off")
+    assert not is_filmed(points, facts)
+    write_take(points, np.zeros((2, 68, 2), np.float32), 25.0, facts)
+    assert is_filmed(points, facts) and [path.name for path in points.parent.iterdir()] == ["002.npz"]
+    for name, value in {"seed": 1, "size": 512, "level": 3, "duration_s": 3.48, "fps": 30}.items():
+        with pytest.raises(UsageError, match=rf"/set: T000.*002.npz .*\({name} .*, not {value}\).*another --out"):
+            is_filmed(points, facts | {name: value})
+    np.savez(points, landmarks_px=np.zeros((2, 68, 2)), fps=25.0)
+    with pytest.raises(UsageError, match="seed unknown, not 0"):
+        is_filmed(points, facts)
 
 
 def test_mead_takes_are_edited_out_of_the_actors_first_neutral_one(tmp_path):

@@ -396,6 +396,7 @@ def test_adopted_by_structure_and_served_by_the_ffhq_bundle(tmp_path, home):
     assert weights.load_bundle(bundle.name, complete=False).hashes["landmarker"] == entry.sha256
     weights.adopt(tmp_path / "my fan.pth")
     assert len(list(weights.installed_files())) == 1
+    assert bundle.borrowed == dict.fromkeys(("speech", "detector", "landmarker_eval"), "demo")
 
 
 def test_adopted_by_hash_under_the_official_name(tmp_path, home, monkeypatch):

@@ -3,8 +3,11 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
-from hdtalk.errors import InputError
+import numpy as np
+
+from hdtalk.errors import InputError, UsageError
 from hdtalk.training.mead import official_test, read_mead
 
 LISTING = "testset.json"
@@ -32,6 +35,33 @@ def write_listing(folder: Path, items: list[Item], about: str) -> None:
 
     rows = [{name: relative(value) for name, value in asdict(item).items()} for item in items]
     (folder / LISTING).write_text(json.dumps({"about": about, "items": rows}, indent=1) + "\n")
+
+
+def write_take(points: Path, landmarks_px: np.ndarray, fps: float, facts: dict) -> None:
+    """The landmarks of a rendered take, written at once, with the facts that the take depends on."""
+    part = points.with_suffix(".part.npz")
+    np.savez(part, landmarks_px=landmarks_px, fps=fps, facts=json.dumps(facts))
+    part.replace(points)
+
+
+def is_filmed(points: Path, facts: dict) -> bool:
+    """Whether the take is there. Raises UsageError where it was made of other facts than these, or of unknown ones."""
+    if not points.exists():
+        return False
+    try:
+        with np.load(points, allow_pickle=False) as file:
+            had = dict(json.loads(str(file["facts"])))
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile):
+        had = {}
+    changed = [name for name in facts if had.get(name) != facts[name]]
+    if changed:
+        different = "; ".join(f"{name} {had.get(name, 'unknown')}, not {facts[name]}" for name in changed)
+        folder = points.parents[5]  # of ACTOR/landmarks/front/EMOTION/LEVEL/NUMBER.npz
+        raise UsageError(
+            f"{folder}: {points.relative_to(folder)} was made with other arguments ({different}). "
+            "Choose another --out, or delete this folder."
+        )
+    return True
 
 
 def read_items(folder: Path, limit: int = 0) -> list[Item]:

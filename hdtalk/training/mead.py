@@ -2,7 +2,8 @@
 
     ACTOR/audio/EMOTION/level_N/NNN.m4a
     ACTOR/video/VIEW/EMOTION/level_N/NNN.mp4
-    ACTOR/landmarks/VIEW/EMOTION/level_N/NNN.npz      landmarks_px [T,68,2], fps: written by us, in the cache folder
+    ACTOR/landmarks/VIEW/EMOTION/level_N/NNN.npz      landmarks_px [T,68,2], fps: written by us, in the cache folder;
+                                                      NaN in frames without a face
 
 A corpus without pictures has the same layout with landmarks only. Known irregularities: video_1 and video_2 (M042),
 video/1 and video/2 (W021), absent views and emotions (W017, M011, M019), gaps in the numbers, stray files.
@@ -18,6 +19,7 @@ import numpy as np
 
 from hdtalk.errors import InputError
 from hdtalk.models.speech import EMOTIONS
+from hdtalk.store import temporary
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class Clip:
 
 
 def read_mead(root: Path | str, cache: Path | str | None = None, actors: Iterable[str] | None = None) -> list[Clip]:
-    """All clips below `root` in a stable order. `cache`: where landmarks lie (default: `root`). The words of a take
+    """All clips below `root` in a stable order. `cache`: where landmarks lie besides `root`. The words of a take
     come from `phones/EMOTION/level_N/NNN.json` ("text") or from `root/sentences.json`, {actor: {"emotion/level_N/NNN":
     sentence}}; without either, `sentence` is None. Raises InputError when there is no clip at all."""
     root, cache = Path(root), Path(cache or root)
@@ -89,7 +91,7 @@ def cache_landmarks(
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Detects the landmarks of every video that has none yet; returns how many videos could not be used (logged).
-    `detect(video) -> landmarks_px [T,68,2], fps`."""
+    `detect(video) -> landmarks_px [T,68,2], fps`; NaN where there is no face."""
     todo = [(clip, view) for clip in clips for view in clip.videos if view not in clip.landmarks]
     failed = 0
     for index, (clip, view) in enumerate(todo):
@@ -101,9 +103,8 @@ def cache_landmarks(
             logger.warning("%s %s left out: %s", clip.name, view, error)
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(".tmp.npz")
-        np.savez(temporary, landmarks_px=np.asarray(landmarks_px, np.float32), fps=float(fps))
-        temporary.replace(target)
+        with temporary(target) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, landmarks_px=np.asarray(landmarks_px, np.float32), fps=float(fps))
         if progress:
             progress(index + 1, len(todo))
     return failed
@@ -124,9 +125,10 @@ def _actor_clips(folder: Path, cache: Path, sentences: dict[str, str]) -> list[C
                 for key, path in _takes(view_root / view, (".mp4",)).items():
                     videos.setdefault(key, {})[view] = path
     landmarks: dict[tuple[str, int, str], dict] = {}
-    for view in VIEWS:
-        for key, path in _takes(cache / "landmarks" / view, (".npz",)).items():
-            landmarks.setdefault(key, {})[view] = path
+    for place in (folder, cache):
+        for view in VIEWS:
+            for key, path in _takes(place / "landmarks" / view, (".npz",)).items():
+                landmarks.setdefault(key, {})[view] = path
     clips = []
     for key in sorted({*videos, *landmarks, *audio}):
         emotion, level, number = key

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from hdtalk.data import SpeechFeatures
 from hdtalk.emotion import own_voice
+from hdtalk.errors import InputError
 from hdtalk.face_units import LIPS_INNER_LOWER, LIPS_INNER_UPPER, mouth_width
 from hdtalk.models.speech import EMOTIONS, VOICED_ABOVE, SpeechModel, relative_to_voice, spoken_rows, voices_of
 from hdtalk.models.speech_decoder import SpeechDecoder
@@ -38,6 +39,8 @@ class SpeechTask(Task):
 
     def __init__(self, config: TrainConfig, model: SpeechModel, takes: list[Take], validation: list[Take]):
         super().__init__(config)
+        if reason := why_not(self.name, takes, validation):
+            raise InputError(reason)
         self.model, self.takes, self.validation = model.to(self.device), takes, validation
         self.worsen = RowAugment(self.device)
         self.timbre = torch.tensor([5.0] * 4 + [3.0] * 4 + [1.5] * 4, device=self.device)
@@ -394,6 +397,22 @@ class PredictorTask(SpeechTask):
         return {name: float(value) for name, value in measures.items()}, None
 
 
+def why_not(stage: str, takes: list[Take], validation: list[Take]) -> str:
+    """Why `stage` cannot learn from these takes, in a sentence; empty if it can."""
+    for part, own in (("training", takes), ("validation", validation)):
+        if not own:
+            return f"{stage}: there is no {part} take."
+        if stage == "alignment" and all(len(take.views) < 2 for take in own):
+            return f"{stage}: no {part} take is seen from two sides. Add a second view: ACTOR/video/left_30 or another."
+        if stage == "predictor" and all(take.displacement is None for take in own):
+            return f"{stage}: no {part} take has landmarks of the front view. Add ACTOR/video/front."
+    if stage == "disentangle" and not _groups(takes):
+        return (
+            f"{stage}: no two takes are known to say the same words. Add sentences.json (see hdtalk/training/mead.py)."
+        )
+    return ""
+
+
 def place_emotions(code_size: int) -> torch.Tensor:
     """Centres `[8, code_size]` of the emotions at full intensity: each has dimensions of its own. Weaker ones lie on
     the line to neutral, so the space is linear by construction, and the predictor can train beside the encoder."""
@@ -534,7 +553,12 @@ def normalised(sound: SpeechFeatures) -> np.ndarray:
 
 def displacement_basis(takes: list[Take], num_components: int) -> tuple[np.ndarray, np.ndarray]:
     """Principal directions `[k, 136]` of the takes' displacements, and the deviation along each `[k]`."""
-    rows = np.concatenate([take.displacement[::3] for take in takes if take.displacement is not None]).reshape(-1, 136)
+    moved = [take.displacement[::3] for take in takes if take.displacement is not None]
+    if not moved:
+        raise InputError(
+            "no training take has landmarks of the front view, from which the model learns how faces move."
+        )
+    rows = np.concatenate(moved).reshape(-1, 136)
     weights = np.repeat(np.sqrt(LANDMARK_WEIGHTS), 2)
     values, directions = np.linalg.eigh((rows * weights).T @ (rows * weights) / len(rows))
     order = np.argsort(values)[::-1][:num_components]

@@ -1,5 +1,7 @@
 """Clips of a MEAD-like corpus -> what the speech networks train on: features, displacements, poses, all in memory."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from scipy.interpolate import PchipInterpolator
 from hdtalk.data import SpeechFeatures
 from hdtalk.face_units import neutral_face, to_face_units
 from hdtalk.models.speech import EMOTIONS
+from hdtalk.store import temporary
 from hdtalk.training.mead import Clip, read_landmarks
 from hdtalk.training.sound_augment import worsen
 from hdtalk.windows import num_video_frames
@@ -56,7 +59,7 @@ def load_takes(
     takes = []
     for index, (actor, own) in enumerate(actors.items()):
         sounds = _sounds(actor, own, cache, versions, seed)
-        views = {clip.name: {view: _at_fps(path) for view, path in clip.landmarks.items()} for clip in own}
+        views = {clip.name: _views(clip) for clip in own}
         neutral = _actor_neutral(own, views)
         for clip in own:
             front = views[clip.name].get("front")
@@ -79,12 +82,11 @@ def load_takes(
 
 
 def _sounds(actor: str, clips: list[Clip], cache: Path, versions: int, seed: int) -> dict[str, list[SpeechFeatures]]:
-    path = cache / f"{actor}.npz"
+    path = cache / f"{actor}-{_content_hash(clips, versions, seed)}.npz"
     names = [clip.name for clip in clips]
     if path.is_file():
         with np.load(path, allow_pickle=False) as file:
-            if set(names) <= set(file["names"].tolist()) and int(file["versions"]) >= versions:
-                return _unpacked({key: file[key] for key in file.files}, versions)
+            return _unpacked({key: file[key] for key in file.files}, versions)
     from hdtalk.audio import read_audio, read_speech  # needs PyAV, which training on packed features does without
 
     rng = np.random.default_rng((seed, *actor.encode()))
@@ -95,11 +97,20 @@ def _sounds(actor: str, clips: list[Clip], cache: Path, versions: int, seed: int
         worse = [worsen(waves[name], rng, other, rng.uniform(0.2, 1.0)) for _ in range(versions)]
         sounds[name] = [read_speech(wave) for wave in (waves[name], *worse)]
     cache.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.npz")
-    arrays: dict[str, Any] = {**_packed(sounds), "versions": versions}
-    np.savez(temporary, **arrays)
-    temporary.replace(path)
-    return sounds
+    arrays: dict[str, Any] = _packed(sounds)
+    with temporary(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, **arrays)
+    return _unpacked(arrays, versions)  # rounded, as the next run reads them
+
+
+def _content_hash(clips: list[Clip], versions: int, seed: int) -> str:
+    """Of all that an actor's features depend on; recordings by their path, size and time."""
+    facts: list[Any] = [versions, seed]
+    for clip in clips:
+        if clip.audio is not None:
+            status = clip.audio.stat()
+            facts.append([clip.name, str(clip.audio.resolve()), status.st_size, status.st_mtime_ns])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _packed(sounds: dict[str, list[SpeechFeatures]]) -> dict[str, np.ndarray]:
@@ -117,7 +128,6 @@ def _packed(sounds: dict[str, list[SpeechFeatures]]) -> dict[str, np.ndarray]:
 
 
 def _unpacked(arrays: dict[str, np.ndarray], versions: int) -> dict[str, list[SpeechFeatures]]:
-    stored = int(arrays["versions"]) + 1
     ends = np.cumsum(arrays["rows"])
     flat = [
         SpeechFeatures(
@@ -132,12 +142,24 @@ def _unpacked(arrays: dict[str, np.ndarray], versions: int) -> dict[str, list[Sp
             arrays["rows"], ends, arrays["num_samples"], arrays["level_db"], strict=True
         )
     ]
-    return {name: flat[k * stored : k * stored + versions + 1] for k, name in enumerate(arrays["names"].tolist())}
+    stored = versions + 1
+    return {name: flat[k * stored : (k + 1) * stored] for k, name in enumerate(arrays["names"].tolist())}
 
 
-def _at_fps(path: Path) -> np.ndarray:
-    """Cached landmarks in face units at 25 fps, frame t at (t + 0.5) / 25 s."""
-    landmarks_px, fps = read_landmarks(path)
+def _views(clip: Clip) -> dict[str, np.ndarray]:
+    """The clip's faces by view; without the views in which its face is missing for a while."""
+    views = {}
+    for view, path in clip.landmarks.items():
+        landmarks_px, fps = read_landmarks(path)
+        if np.isfinite(landmarks_px).all():
+            views[view] = _at_fps(landmarks_px, fps)
+        else:
+            logger.warning("%s %s left out: it has frames without a face", clip.name, view)
+    return views
+
+
+def _at_fps(landmarks_px: np.ndarray, fps: float) -> np.ndarray:
+    """Landmarks in face units at 25 fps, frame t at (t + 0.5) / 25 s."""
     local = to_face_units(landmarks_px)[0]
     if Fraction(fps).limit_denominator(1001) == FPS or len(local) < 2:
         return local

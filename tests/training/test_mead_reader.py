@@ -88,6 +88,17 @@ def test_landmarks_are_detected_once(mead, tmp_path):
     assert len(seen) == count + 2  # only those without a face are tried again
 
 
+def test_landmarks_that_come_with_the_corpus_stay_beside_detected_ones(mead, tmp_path):
+    put(mead, "M003/landmarks/front/neutral/level_1/001.npz")
+    cache = tmp_path / "cache"
+    asked = []
+    detect = lambda path: asked.append(path) or (np.zeros((4, 68, 2)), 30.0)  # noqa: E731
+    assert cache_landmarks(read_mead(mead, cache), cache, detect) == 0
+    clip = next(clip for clip in read_mead(mead, cache) if clip.name == "M003/neutral/level_1/001")
+    assert clip.landmarks["front"].is_relative_to(mead / "M003") and clip.landmarks["left_30"].is_relative_to(cache)
+    assert not any("front/neutral/level_1/001" in str(path) for path in asked)
+
+
 def test_same_words_come_from_the_table(mead):
     table = {"M003": {"neutral/level_1/002": "she had", "happy/level_3/007": "she had"}}
     (mead / "sentences.json").write_text(json.dumps(table))

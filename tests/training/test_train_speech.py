@@ -1,0 +1,205 @@
+"""The command that trains the speech networks, on folders of MEAD's layout: what it prepares, skips and refuses."""
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from clips import tone, write_wav
+from tiny_speech import TINY_SPEECH
+
+from hdtalk.data import FaceTrack
+from hdtalk.training.mead import read_landmarks
+
+ROOT = Path(__file__).resolve().parents[2]
+SPLITS = {"M001": "train", "W002": "validation"}
+ONE_STEP = ["--steps", "1", "--batch-size", "2", "--versions", "0"]
+NEEDED = ("emotion", "alignment", "predictor")
+
+
+def script(name):
+    loader = importlib.machinery.SourceFileLoader(name, str(ROOT / "scripts" / name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def train_speech(monkeypatch):
+    module = script("train_speech")
+    emotion_encoder = TINY_SPEECH["emotion_encoder"] | {"num_features": 36, "across": True}
+    monkeypatch.setitem(module.SIZES, "demo", TINY_SPEECH | {"emotion_encoder": emotion_encoder})
+    monkeypatch.setitem(module.DECODERS, "demo", {"width": 16, "content_size": 6, "emotion_size": 8})
+    return module
+
+
+@pytest.fixture
+def corpus(tmp_path, tiny_shot):
+    """Two people, two emotions, one take each, seen from the front."""
+    root = tmp_path / "MEAD"
+    moved = np.concatenate([tiny_shot[1]] * 3)
+    moved += np.random.default_rng(0).normal(0, 0.2, moved.shape)
+    for k, actor in enumerate(SPLITS):
+        for emotion in ("happy", "sad"):
+            audio = root / actor / "audio" / emotion / "level_1" / "001.wav"
+            audio.parent.mkdir(parents=True)
+            write_wav(audio, *tone(1.2, hertz=200 + 50 * k))
+            put_landmarks(root, actor, "front", emotion, moved)
+    (root / "splits.json").write_text(json.dumps(SPLITS))
+    return root
+
+
+def put_landmarks(root, actor, view, emotion, landmarks_px):
+    path = root / actor / "landmarks" / view / emotion / "level_1" / "001.npz"
+    path.parent.mkdir(parents=True)
+    np.savez(path, landmarks_px=landmarks_px, fps=25.0)
+
+
+def add_second_view(root):
+    for actor in SPLITS:
+        for emotion in ("happy", "sad"):
+            front = root / actor / "landmarks" / "front" / emotion / "level_1" / "001.npz"
+            put_landmarks(root, actor, "left_30", emotion, read_landmarks(front)[0] * (0.8, 1))
+
+
+def run(module, corpus, out, *options):
+    return CliRunner().invoke(module.main, ["--data", str(corpus), "--out", str(out), *options])
+
+
+def videos_instead(corpus, video):
+    """Takes the landmarks away and puts videos there."""
+    for actor in SPLITS:
+        shutil.rmtree(corpus / actor / "landmarks")
+        for emotion in ("happy", "sad"):
+            path = corpus / actor / "video" / "front" / emotion / "level_1" / "001.mp4"
+            path.parent.mkdir(parents=True)
+            shutil.copy(video, path)
+
+
+def test_videos_without_a_face_are_left_out(train_speech, corpus, tmp_path, tiny_shot, tiny_bundle_folder):
+    videos_instead(corpus, tiny_shot[0])  # the untrained detector finds nobody
+    result = run(train_speech, corpus, tmp_path / "out", "--detector-bundle", str(tiny_bundle_folder), *ONE_STEP)
+    assert result.exit_code == 3
+    assert "4 videos left out" in result.output
+    assert "no training take is seen from two sides" in result.output
+
+
+def test_frames_without_a_face_are_no_truth(train_speech, corpus, tmp_path, tiny_shot, tiny_bundle_folder, monkeypatch):
+    videos_instead(corpus, tiny_shot[0])
+    asked = []
+
+    def track_face(read_frames, num_frames, fps, detector, landmarker, **options):
+        assert len(list(read_frames(0, num_frames))) == num_frames == 10 and fps == 25
+        asked.append(options["name"])
+        lost = np.arange(num_frames) == 4
+        return FaceTrack(tiny_shot[1], ~lost if "sad" in options["name"] else np.ones(num_frames, bool))
+
+    monkeypatch.setattr("hdtalk.instruments.track_face", track_face)
+    out = tmp_path / "out"
+    arguments = corpus, out, str(tiny_bundle_folder), out / "features", 0, 0, "cpu"
+    takes, validation = train_speech.load(*arguments)
+    assert [take.clip.emotion for take in takes + validation] == ["happy", "sad"] * 2
+    for happy, sad in (takes, validation):
+        assert list(happy.views) == ["front"] and np.isfinite(happy.displacement).all()
+        assert not sad.views and sad.displacement is None
+    marked, fps = read_landmarks(out / "landmarks/M001/landmarks/front/sad/level_1/001.npz")
+    assert fps == 25 and list(np.flatnonzero(np.isnan(marked).any((1, 2)))) == [4]
+    train_speech.load(*arguments)
+    assert len(asked) == 4  # each video once
+
+
+def test_views_left_out_are_counted(train_speech, corpus, tmp_path):
+    path = corpus / "M001/landmarks/front/sad/level_1/001.npz"
+    landmarks_px, fps = read_landmarks(path)
+    landmarks_px[3] = np.nan
+    np.savez(path, landmarks_px=landmarks_px, fps=fps)
+    result = run(train_speech, corpus, tmp_path / "out", "--stage", "emotion", *ONE_STEP)
+    assert result.exit_code == 0 and "1 views left out" in result.output
+
+
+def test_without_a_second_view_nothing_is_trained(train_speech, corpus, tmp_path):
+    result = run(train_speech, corpus, tmp_path / "out", *ONE_STEP)
+    assert result.exit_code == 3
+    assert result.output.splitlines()[-1].startswith(f"train_speech: {corpus}: alignment: no training take is seen")
+    assert not (tmp_path / "out" / "emotion").exists()
+
+
+def test_without_sentences_the_others_are_trained_and_finished_stages_are_named(train_speech, corpus, tmp_path):
+    add_second_view(corpus)
+    out = tmp_path / "out"
+    result = run(train_speech, corpus, out, *ONE_STEP)
+    assert result.exit_code == 0, result.output
+    assert "skipped: disentangle: no two takes are known to say the same words" in result.output
+    assert all((out / stage / "finished.json").exists() for stage in NEEDED)
+    assert (out / "speech.safetensors").exists() and not (out / "disentangle").exists()
+
+    result = run(train_speech, corpus, out, *ONE_STEP)
+    assert result.exit_code == 0 and "predictor: skipped, as it has finished" in result.output
+    result = run(train_speech, corpus, out, "--stage", "disentangle", *ONE_STEP)  # asked for, so not passed over
+    assert result.exit_code == 3 and "disentangle: no two takes" in result.output
+
+    table = {"M001": {f"{emotion}/level_1/001": "she had" for emotion in ("happy", "sad")}}
+    (corpus / "sentences.json").write_text(json.dumps(table))
+    result = run(train_speech, corpus, out, *ONE_STEP)
+    assert "only prepares the predictor" in result.output and not (out / "disentangle").exists()
+    result = run(train_speech, corpus, out, "--stage", "disentangle", *ONE_STEP)
+    assert result.exit_code == 0 and (out / "disentangle" / "finished.json").exists()
+
+
+def test_a_run_keeps_what_it_began_from(train_speech, corpus, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    stage = ["--stage", "emotion", *ONE_STEP]
+    assert run(train_speech, corpus, first, *stage).exit_code == 0
+    weights = first / "start.safetensors"
+    result = run(train_speech, corpus, first, "--start-from", str(weights), *stage)
+    assert result.exit_code == 2 and "began from something else" in result.output
+    for _ in range(2):  # the same command goes on
+        assert run(train_speech, corpus, second, "--start-from", str(weights), *stage).exit_code == 0
+
+
+def test_impossible_requests_are_refused_at_the_start(train_speech, corpus, tmp_path):
+    (corpus / "splits.json").unlink()
+    result = run(train_speech, corpus, tmp_path / "out", "--measure", "--clips 3", *ONE_STEP)
+    assert result.exit_code == 2 and "no splits.json" in result.output
+    result = run(train_speech, corpus, tmp_path / "out", "--export")
+    assert result.exit_code == 2 and "holds no training" in result.output
+    assert not (tmp_path / "out").exists()
+    result = CliRunner().invoke(script("measure_speech").main, ["--data", str(corpus)])
+    assert result.exit_code == 3 and result.output.startswith("measure_speech: ")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="PyTorch without gloo")
+def test_two_processes_train_from_one_preparation(corpus, tmp_path, tiny_bundle_folder):
+    damaged = corpus / "M001" / "video" / "left_30" / "happy" / "level_1" / "001.mp4"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"no video")
+    command = [sys.executable, str(ROOT / "scripts" / "train_speech"), "--data", str(corpus), "--out", str(tmp_path)]
+    command += ["--detector-bundle", str(tiny_bundle_folder)]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    both = [
+        subprocess.Popen(
+            [*command, "--stage", "emotion", *ONE_STEP],
+            env=environment | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert ["1 videos left out" in output for output in outputs] == [True, False]  # only the first one prepares
+    assert (tmp_path / "emotion" / "finished.json").exists()
+    assert len(list((tmp_path / "features").iterdir())) == 2  # one of each actor, nothing half written

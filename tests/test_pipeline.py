@@ -107,7 +107,7 @@ def test_frames_without_a_face_and_pixels_outside_the_crop_stay_the_source_s(run
     monkeypatch.setattr(media.VideoWriter, "write", lambda self, f: (written.append(f.copy()), write(self, f))[1])
     result = run()
     assert result.kept == {"no face": [6]} and result.num_edited == 9
-    source = frames_of(tiny_shot[0])
+    source, written = frames_of(tiny_shot[0]), written[-10:]  # before: the trial of the encoder
     np.testing.assert_array_equal(written[6], source[6])
     difference = np.abs(np.stack(written).astype(int) - source).max((0, 3))
     assert difference.max() > 0

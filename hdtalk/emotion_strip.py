@@ -4,7 +4,7 @@ import io
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 from hdtalk.audio import read_speech
 from hdtalk.crop import crop_faces
-from hdtalk.data import SpeechFeatures
+from hdtalk.data import FaceTrack, SpeechFeatures
 from hdtalk.draw import draw_landmarks
 from hdtalk.emotion import SPAN_FRAMES, mix_codes, named_code, parse_emotion, voice_code
 from hdtalk.errors import InputError, UsageError
@@ -73,41 +73,27 @@ def interpolate_emotion(
     output = output_of(video, interp, output, resolve(options).overwrite)
     common = {"bundle": bundle, "device": device, "progress": progress, **options}
     run = Run.prepare(video, speech, output, bundle, device, None, None, track, progress, options)
-    with stoppable(run.job_folder), Job(run.job_folder) as run.job:
-        face = run.find_face()
     features, fps, model = run.speech, run.info.fps, run.bundle.speech
     assert features is not None
-    shown = face.present[run.order]
-    source_px = face.landmarks_px[run.order]
     first, second = (_code(model, end) for end in ends)
-
-    def predict(codes: torch.Tensor) -> np.ndarray:
-        return predict_landmarks(features, source_px, fps, model=model, emotion_codes=codes, config=run.config.speech)
-
     shares = np.linspace(0, 1, steps)
-    held = np.stack([predict(mix_codes(first, second, float(share))) for share in shares])
-    moment = _moment(held[0], shown, float(fps), at_s)
-    moving = predict(moving_codes(first, second, features))
-    still = int(run.order[moment])  # of the used part
-    span: dict[str, Any] = {"trim_start": (run.first + still) / float(fps)}
-    span |= {
-        "trim_end": (run.first + still + 1) / float(fps),
-        "audio_longer": "freeze",
-        "audio_mix": "",
-        "compare": False,
-        "report": False,
-    }
-    pictures = run.job_folder / "strip" / "pictures.mkv"
-    pictures.parent.mkdir(exist_ok=True)
-    edit_video(
-        video, speech, pictures, landmarks=held[:, moment], track=face.landmarks_px[still : still + 1],
-        **{**common, **span, "codec": "ffv1", "overwrite": True},
-    )  # fmt: skip
+    with stoppable(run.job_folder), Job(run.job_folder) as run.job:
+        face = run.find_face()
+        source_px = face.landmarks_px[run.order]
+
+        def predict(codes: torch.Tensor) -> np.ndarray:
+            given = {"model": model, "emotion_codes": codes, "config": run.config.speech}
+            return predict_landmarks(features, source_px, fps, **given)
+
+        held = np.stack([predict(mix_codes(first, second, float(share))) for share in shares])
+        moment = _moment(held[0], face.present[run.order], float(fps), at_s)
+        moving = predict(moving_codes(first, second, features))
+        pictures = _pictures(run, face, held[:, moment], int(run.order[moment]), options)
     # the video comes last: a run that is stopped before finds no output in its way
     edit = edit_video(video, speech, output, landmarks=moving, track=track, **common)
     _note(edit.manifest, interp=interp, steps=steps, strip_at_s=round(moment / float(fps), 3))
     strip, landmarks = output.with_suffix(".png"), output.with_suffix(".npz")
-    _write_strip(list(read_frames(pictures)), held[:, moment], _labels(ends, shares), strip)
+    _write_strip(pictures, held[:, moment], _labels(ends, shares), strip)
     arrays = io.BytesIO()
     np.savez(arrays, landmarks_px=held, moving_px=moving, shares=shares, fps=float(fps))
     write_atomically(landmarks, arrays.getvalue())
@@ -149,6 +135,23 @@ def _is_emotion(end: str) -> bool:
         return bool(parse_emotion(end))
     except UsageError:
         return False
+
+
+def _pictures(run: Run, face: FaceTrack, landmarks_px: np.ndarray, still: int, options) -> list[np.ndarray]:
+    """Source frame `still`, edited to each of the landmarks `[steps,68,2]` by itself, with the whole shot's inversion:
+    a single frame's codes would not know how this face moves."""
+    steps = len(landmarks_px)
+    config = resolve({**options, "codec": "ffv1", "overwrite": True, "audio_mix": ""})
+    output = run.job_folder / "strip" / "pictures.mkv"
+    alone = replace(run, config=config, output=output, order=np.full(steps, still), landmarks_px=landmarks_px)
+    alone.job, alone.video_hash = run.job, run.video_hash
+    crops = alone.cut_crops(face)
+    inversion = alone.invert(face, crops)
+    targets = replace(alone.speak(face), cuts=tuple(range(1, steps)))
+    with Job(output.parent) as alone.job:  # its own, so that the video's stages stay
+        followed = alone.follow(crops, inversion, targets)
+        alone.write(face, crops, alone.stitch(crops, inversion, targets, followed), inversion)
+    return list(read_frames(output))
 
 
 def _code(model: SpeechModel, end: str) -> torch.Tensor:

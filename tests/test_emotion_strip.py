@@ -97,6 +97,11 @@ def test_a_run_writes_video_strip_and_landmarks(speaking_bundle, tiny_shot, tmp_
     assert probe(result.video).num_frames == 10
     strip = cv2.imread(str(result.strip))
     assert strip.shape == (28 + 2 * 256, 3 * 256 + 2 * 6, 3)
+    first, last = (strip[28:284, x : x + 256].astype(int) for x in (0, 2 * 262))
+    assert np.abs(first - last).max() > 0
+    stages = sorted(p.parent.relative_to(result.edit.job).as_posix() for p in result.edit.job.rglob("stage.json"))
+    assert stages.count("tuning") == 1 and "strip/optimisation" in stages  # one inversion serves both
+    assert not any(stage.startswith("strip/") and stage.endswith("tuning") for stage in stages)
     with np.load(result.landmarks) as file:
         assert file["landmarks_px"].shape == (3, 10, 68, 2) and file["shares"].tolist() == [0, 0.5, 1]
         held, moving = file["landmarks_px"], file["moving_px"]

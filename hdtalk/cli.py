@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+import time
 from typing import Any
 
 import click
@@ -635,7 +636,10 @@ def _show_result(result, as_json: bool, summary: str) -> None:
 
 @contextlib.contextmanager
 def _stage_bars():
-    """Yields a progress callback that draws one bar per stage with its ETA on a terminal, and nothing elsewhere."""
+    """Yields a progress callback: one bar per stage with its ETA on a terminal, a line a minute elsewhere."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
     from tqdm import tqdm
 
     bars: dict = {}
@@ -644,7 +648,7 @@ def _stage_bars():
         if stage not in bars:
             for bar in bars.values():
                 bar.close()
-            bars[stage] = tqdm(total=total, desc=f"{stage:13}", file=sys.stderr, disable=None, leave=True, unit="")
+            bars[stage] = tqdm(total=total, desc=f"{stage:13}", file=sys.stderr, leave=True, unit="")
         bars[stage].total = total
         bars[stage].update(done - bars[stage].n)
 
@@ -653,6 +657,28 @@ def _stage_bars():
     finally:
         for bar in bars.values():
             bar.close()
+
+
+class _Lines:
+    """Progress in a log file: `STAGE DONE/TOTAL, about N min left in it`, not sooner than LINE_S after the last."""
+
+    LINE_S = 60.0
+
+    def __init__(self) -> None:
+        self.stage, self.begun_s, self.first, self.said_s = "", 0.0, 0, time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now_s = time.monotonic()
+        if stage != self.stage:
+            self.stage, self.begun_s, self.first = stage, now_s, done
+        if now_s - self.said_s < self.LINE_S:
+            return
+        self.said_s = now_s
+        left = ""
+        if self.first < done < total:
+            minutes = (now_s - self.begun_s) / (done - self.first) * (total - done) / 60
+            left = f", about {minutes:.0f} min left in it"
+        click.echo(f"{stage} {done}/{total}{left}", err=True)
 
 
 def main() -> None:

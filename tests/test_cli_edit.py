@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from clips import write_clip
 
 from hdtalk import media
-from hdtalk.cli import hdtalk
+from hdtalk.cli import _stage_bars, hdtalk
 from hdtalk.job import Job
 
 QUICK = [
@@ -412,3 +412,21 @@ def test_landmarks_take_any_setting_of_the_speech(here):
     wrong = [*arguments, "-o", "wrong.npz", "--set", "speech.power=1"]
     one_line(CliRunner().invoke(hdtalk, wrong), 2, "speech.power")
     assert not Path("wrong.npz").exists()
+
+
+def test_progress_without_a_terminal_is_a_line_a_minute(monkeypatch, capsys):
+    clock = iter([0, 10, 50, 70, 100, 131, 200])
+    monkeypatch.setattr("hdtalk.cli.time.monotonic", lambda: next(clock))
+    with _stage_bars() as progress:
+        for stage, done in (
+            ("faces", 1),
+            ("faces", 9),
+            ("tuning", 10),
+            ("tuning", 20),
+            ("tuning", 30),
+            ("tuning", 100),
+        ):
+            progress(stage, done, 100)
+    said = capsys.readouterr().err.splitlines()
+    # at 70 s tuning has just begun; at 131 s it has made 20 steps in 61 s and 70 are left
+    assert said == ["tuning 10/100", "tuning 30/100, about 4 min left in it", "tuning 100/100"]

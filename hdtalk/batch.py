@@ -15,7 +15,7 @@ from typing import Any
 
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import HDTalkError, InputError, Stopped, UsageError
-from hdtalk.job import is_claimed, write_atomically
+from hdtalk.job import folder_beside, is_claimed, write_atomically
 from hdtalk.media import VIDEO_SUFFIXES
 from hdtalk.options import resolve
 from hdtalk.pipeline import EditResult, InversionResult, edit_video, invert_video
@@ -40,7 +40,7 @@ class Work:
     @property
     def job(self) -> Path:
         """Where the clip's run keeps its intermediate results, as `edit_video` chooses it."""
-        return self.output.with_name(f"{self.output.name}.job")
+        return folder_beside(self.output)
 
 
 @dataclass(frozen=True)

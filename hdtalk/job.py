@@ -203,6 +203,11 @@ class Stage:
         write_atomically(self.folder / "stage.json", json.dumps(self._record, indent=1).encode())
 
 
+def folder_beside(output: Path) -> Path:
+    """The job folder of a run that was given none."""
+    return output.with_name(f"{output.name}.job")
+
+
 def is_claimed(folder: Path, output: Path) -> bool:
     """Whether a run of this job that did not come to its end wrote the file as it is now."""
     return output.exists() and _claims(folder).get(str(output.resolve())) == _state(output)

@@ -15,6 +15,7 @@ from hdtalk.emotion import parse_emotion
 from hdtalk.errors import InputError, UsageError
 from hdtalk.plan import frame_order
 from hdtalk.run import read_landmarks
+from hdtalk.store import temporary
 
 Speech = str | os.PathLike | np.ndarray | SpeechFeatures
 
@@ -107,17 +108,16 @@ def speak_shot(
 
 def save_landmarks(path: str | os.PathLike, shot: SpokenShot) -> None:
     """An .npz with `landmarks_px`, `source_px`, `frames`, `missing` and `fps` (numerator, denominator)."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial.npz")
-    np.savez(
-        temporary,
-        landmarks_px=shot.landmarks_px,
-        source_px=shot.source_px,
-        frames=shot.frames,
-        missing=shot.missing,
-        fps=np.array([shot.fps.numerator, shot.fps.denominator]),
-    )
-    temporary.replace(path)
+    fps = np.array([shot.fps.numerator, shot.fps.denominator])
+    with temporary(Path(path)) as unfinished, unfinished.open("wb") as file:
+        np.savez(
+            file,
+            landmarks_px=shot.landmarks_px,
+            source_px=shot.source_px,
+            frames=shot.frames,
+            missing=shot.missing,
+            fps=fps,
+        )
 
 
 def write_preview(

@@ -25,7 +25,16 @@ from hdtalk.domain import judge_domain
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import InputError, UsageError
 from hdtalk.images import shrink, to_crops, to_images
-from hdtalk.job import Job, Stage, array_hash, check_stage_folders, file_hash, is_claimed, write_atomically
+from hdtalk.job import (
+    Job,
+    Stage,
+    array_hash,
+    check_stage_folders,
+    file_hash,
+    folder_beside,
+    is_claimed,
+    write_atomically,
+)
 from hdtalk.latent_space import latent_space
 from hdtalk.memory import keep_large_buffers
 from hdtalk.metrics.ssim import ssim
@@ -139,14 +148,13 @@ class Run:
         measures how long the work will take."""
         config = resolve(options)
         _background_db(config.audio_mix)
-        media.check_encoder(config.media)
         face_landmarks.check_face(config.faces.face)
         video = Path(video)
         output = Path(output or video.with_name(f"{video.stem}_{'edited' if speech else 'inverted'}.mp4"))
         media.check_suffix(output)
         others = {_beside(output, "_compare"): config.compare, _beside(output, "_report", ".html"): config.report}
         beside = [output.with_suffix(".json"), *(path for path, wanted in others.items() if wanted)]
-        job_folder = Path(job) if job is not None else output.with_name(f"{output.name}.job")
+        job_folder = Path(job) if job is not None else folder_beside(output)
         there = [path for path in (output, *beside) if path.exists()]
         if there and all(is_claimed(job_folder, path) for path in there):
             config = dataclasses.replace(config, overwrite=True)

@@ -11,19 +11,20 @@ from typing import Any
 import click
 import numpy as np
 
-from hdtalk.config import EvaluateConfig
+from hdtalk.config import EditConfig, EvaluateConfig
 from hdtalk.device import resolve_device
 from hdtalk.errors import HDTalkError, UsageError
 from hdtalk.evaluate import Pair, evaluate
 from hdtalk.instruments import face_tracker, installed_instruments
 from hdtalk.job import write_atomically
-from hdtalk.media import VIDEO_SUFFIXES, probe
+from hdtalk.landmarks import speak_shot
+from hdtalk.media import VIDEO_SUFFIXES
 from hdtalk.options import resolve
 from hdtalk.pipeline import edit_video
 from hdtalk.scores import Evaluation, to_markdown, to_text
 from hdtalk.weights import Bundle, load_bundle
 
-from .baselines import output_order, write_mouth_paste, write_unedited
+from .baselines import write_mouth_paste, write_unedited
 from .testset import Item, read_items
 
 Method = Callable[["Bench", Item, Path], None]
@@ -74,19 +75,12 @@ def mouth_paste(bench: Bench, item: Item, output: Path) -> None:
     if bench.exact:
         source_px, target_px = _exact(item, item.track), _exact(item, item.target)
     else:
-        from hdtalk.audio import read_shot_speech, read_speech
-        from hdtalk.speech_landmarks import hears_shot, predict_landmarks
-
-        bundle = load_bundle(bench.bundle, resolve_device(bench.device))
-        source_px = face_tracker(bundle)(item.source).landmarks_px
-        shown_px = source_px[output_order(item.source, item.speech)]
-        config = resolve(dict(bench.options)).speech
-        emotion = (item.emotion or None) if bench.label else None
-        shot_speech = read_shot_speech(item.source) if hears_shot(config, emotion) else None
-        target_px = predict_landmarks(
-            read_speech(item.speech), shown_px, probe(item.source).fps, model=bundle.speech, emotion=emotion,
-            shot_speech=shot_speech, config=config,
-        )  # fmt: skip
+        device = resolve_device(bench.device)
+        source_px = face_tracker(load_bundle(bench.bundle, device))(item.source).landmarks_px
+        target_px = speak_shot(
+            item.source, item.speech, bundle=bench.bundle, emotion=(item.emotion or None) if bench.label else None,
+            track=source_px, device=str(device), config=EditConfig(speech=resolve(dict(bench.options)).speech),
+        ).landmarks_px  # fmt: skip
     write_mouth_paste(item.source, item.speech, output, source_px, target_px)
 
 

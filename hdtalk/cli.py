@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from hdtalk import __version__
+from hdtalk.command import OneLineErrors
 from hdtalk.config import EditConfig
-from hdtalk.errors import HDTalkError, ResourceError, Stopped, UsageError, WeightsError
+from hdtalk.errors import HDTalkError, UsageError, WeightsError
 from hdtalk.options import CHOICES
 
 # Threads that wait leave their cores to others: on a busy machine waiting at full speed costs many times the work
@@ -20,37 +21,11 @@ from hdtalk.options import CHOICES
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-DISK_FULL = (28, 122)  # no space left, quota exceeded
-WITH_JOB = ("edit", "invert", "emotion", "demo")  # their intermediate results stay in a job folder
+class HDTalkGroup(OneLineErrors, click.Group):
+    said_by = "hdtalk"
 
-
-class HDTalkGroup(click.Group):
-    """Turns HDTalk's errors into one line on stderr and their exit code; --debug shows the traceback instead."""
-
-    def invoke(self, ctx: click.Context):
-        try:
-            return super().invoke(ctx)
-        except HDTalkError as error:
-            failure = error
-        except KeyboardInterrupt:
-            again = "; run the same command again to go on where it stopped"
-            failure = Stopped(f"stopped{again if ctx.invoked_subcommand in WITH_JOB else ''}")
-        except OSError as error:
-            if isinstance(error, BrokenPipeError) or (error.filename is None and error.errno not in DISK_FULL):
-                raise
-            if error.errno in DISK_FULL:
-                failure = ResourceError(
-                    f"{error.filename or 'output'}: the disk is full. Free some space and run again."
-                )
-            else:
-                why = error.strerror or type(error).__name__
-                failure = HDTalkError(f"{error.filename}: {why}. Check the path and its permissions.")
-        except MemoryError:
-            failure = ResourceError("memory ran out. Try a smaller --batch-size or a shorter clip.")
-        if ctx.params.get("debug"):
-            raise failure
-        click.echo(f"hdtalk: {' '.join(str(failure).split())}", err=True)
-        ctx.exit(failure.exit_code)
+    def goes_on(self, ctx: click.Context) -> bool:
+        return ctx.invoked_subcommand in ("edit", "invert", "emotion", "demo")  # they keep a job folder
 
 
 @click.group(cls=HDTalkGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -20,7 +20,7 @@ class MediaConfig:
     codec: str = "libx264"
     crf: int = 16
     preset: str = "medium"
-    encoder_threads: int = 1  # with more, x264 writes other bits in each run for sizes that 16 does not divide
+    encoder_threads: int = 4  # not the machine's own number: x264 writes other bits for another one
     pixel_format: str = "auto"  # yuv420p; yuv444p where the width or height is odd
     audio_bitrate_per_channel: int = 96_000
     max_pixels: int = 8192 * 4320
@@ -78,10 +78,10 @@ class InvertConfig:
     refine_pull: float = 1e-3  # of each pivot's layers towards their mean
     pivot_rate: float = 0.03  # step size of the pivots while the generator is tuned, in the same unit; 0: they stay
     mouth_pixels: float = 4.0  # weight of L2 on mouth and lips over the rest
-    steps: int = 300  # of the generator, batched, whatever the length of the shot
+    steps: int = 560  # of the generator, batched, whatever the length of the shot
     passes: int = 0  # over all frames, one frame a step; replaces `steps` when positive
-    batch_size: int = 4
-    learning_rate: float = 2e-3
+    batch_size: int = 2
+    learning_rate: float = 1.4e-3
     cosine: bool = True  # the rate falls to zero; otherwise it is constant
     beta2: float = 0.99
     lambda_l2: float = 10.0

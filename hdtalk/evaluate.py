@@ -349,12 +349,10 @@ def _synchronisation(alignment: "_Alignment", track: FaceTrack, instruments: Ins
     boxes = sync_boxes(track.landmarks_px)
 
     def faces() -> Iterator[np.ndarray]:
-        """Crops at 25 fps, each from the frame that is shown at its middle."""
+        """Crops at 25 fps, whatever the clock of the true video."""
         rate = alignment.true.fps / SYNC_FPS
-        wanted = (_shown_at(tick, rate, alignment.num_frames) for tick in range(int(alignment.num_frames / rate)))
-        shown = _pick(alignment.prediction_frames(), wanted)
-        for index, frame in shown:
-            box = boxes[min(index, len(boxes) - 1)]
+        for tick, frame in enumerate(alignment.prediction_frames(Fraction(SYNC_FPS))):
+            box = boxes[_shown_at(tick, rate, len(boxes))]
             yield crop_faces([frame], box[None], SYNC_PX)[0].transpose(1, 2, 0)
 
     samples = np.clip(signal * 32768, -32768, 32767).astype(np.int16)
@@ -375,11 +373,13 @@ class _Alignment:
     rate: Fraction
     notes: tuple[str, ...]
 
-    def prediction_frames(self) -> Iterator[np.ndarray]:
-        """The predicted frame for each true one, at the true one's size."""
+    def prediction_frames(self, fps: Fraction | None = None) -> Iterator[np.ndarray]:
+        """The predicted frame for each true one, or for each of a clock of `fps`, at the true one's size."""
+        fps = fps or self.true.fps
         size = self.true.width, self.true.height
         shrinks = self.predicted.width > self.true.width
-        wanted = (_shown_at(index, self.rate, self.predicted.num_frames) for index in range(self.num_frames))
+        rate, count = self.predicted.fps / fps, int(self.num_frames * fps / self.true.fps)
+        wanted = (_shown_at(index, rate, self.predicted.num_frames) for index in range(count))
         for _, frame in _pick(read_frames(self.predicted.path), wanted):
             if frame.shape[1::-1] != size:
                 frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

@@ -15,6 +15,7 @@ from typing import Any
 
 import av
 import numpy as np
+import torch
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from hdtalk.config import MediaConfig
@@ -602,9 +603,8 @@ def _with_pts(frames: Iterator[av.VideoFrame], pts: np.ndarray) -> Iterator[av.V
 
 
 def _add_video_stream(container, info: VideoInfo, config: MediaConfig) -> av.video.stream.VideoStream:
-    options = {"crf": str(config.crf), "preset": config.preset} if config.codec.startswith("libx26") else {}
     check_encoder(config)
-    stream = container.add_stream(config.codec, rate=info.fps, options=options)
+    stream = container.add_stream(config.codec, rate=info.fps, options=_encoder_options(config))
     stream.width, stream.height = info.width, info.height
     context = stream.codec_context
     context.thread_count = config.encoder_threads
@@ -621,6 +621,16 @@ def _add_video_stream(container, info: VideoInfo, config: MediaConfig) -> av.vid
         context.colorspace = colour.matrix if colour.matrix in (1, 4, 5, 6, 7, 9) else UNSPECIFIED
         context.color_range = colour.range
     return stream
+
+
+def _encoder_options(config: MediaConfig) -> dict[str, str]:
+    if not config.codec.startswith("libx26"):
+        return {}
+    options = {"crf": str(config.crf), "preset": config.preset}
+    if config.codec.startswith("libx264") and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        # its AVX-512 code reads memory that nobody has set, so that no two runs write the same bits
+        options["x264-params"] = "asm=avx2"
+    return options
 
 
 def _pixel_format(info: VideoInfo, config: MediaConfig) -> str:

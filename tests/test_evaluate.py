@@ -187,6 +187,17 @@ def test_lse_sees_only_frames_that_exist(tmp_path, monkeypatch, fps, expected):
     assert len(seen) == expected
 
 
+def test_lse_sees_the_prediction_at_its_own_rate(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("hdtalk.evaluate.lse", lambda faces, *_: seen.extend(faces) or (8.0, 1.0))
+    sound = Soundtrack(write_wav(tmp_path / "speech.wav", *tone(1.0, 16000)))
+    prediction = write(tmp_path / "prediction.mkv", talking(), soundtrack=sound)
+    truth = write(tmp_path / "truth.mkv", talking()[::2], fps=Fraction(25, 2))
+    scores_of(prediction, truth, replace(INSTRUMENTS, syncnet=object()))
+    moves = [np.diff(frames.astype(int), axis=0).any(axis=(1, 2, 3)) for frames in (np.stack(seen), talking())]
+    np.testing.assert_array_equal(*moves)
+
+
 def test_a_shorter_prediction_is_compared_as_far_as_it_goes_and_said(tmp_path, true_video):
     short = write(tmp_path / "short.mkv", talking()[:7])
     scores, result = scores_of(short, true_video)

@@ -1,7 +1,6 @@
 """Runs methods over a test set and scores what they made; what is there already is not made again."""
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
+from hdtalk.command import ResumableCommand
 from hdtalk.config import EditConfig, EvaluateConfig
 from hdtalk.device import resolve_device
 from hdtalk.errors import HDTalkError, UsageError
@@ -115,7 +115,7 @@ def run_table(
 def table_command(methods: dict[str, Method], about: str) -> click.Command:
     """The command line that both tables have."""
 
-    @click.command(help=about, context_settings={"max_content_width": 110})
+    @click.command(cls=ResumableCommand, help=about, context_settings={"max_content_width": 110})
     @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
     @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the methods' videos.")
     @click.option("--only", multiple=True, type=click.Choice(list(methods)), help="Only these methods.")
@@ -130,16 +130,12 @@ def table_command(methods: dict[str, Method], about: str) -> click.Command:
     @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write method -> column -> value.")
     @click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="Write the table.")
     def command(data, out, only, add, limit, exact, emotion_from_voice, crop, bundle, device, settings, **files):
-        try:
-            items = read_items(data, limit)
-            options = tuple((name, _value(text)) for name, _, text in (s.partition("=") for s in settings))
-            bench = Bench(out, bundle, device, exact, not emotion_from_voice, options)
-            others = {name: Path(folder) for name, _, folder in (text.partition("=") for text in add)}
-            chosen = {name: method for name, method in methods.items() if not only or name in only}
-            result = run_table(chosen, items, bench, others, crop)
-        except HDTalkError as error:
-            click.echo(f"{error}", err=True)
-            sys.exit(error.exit_code)
+        items = read_items(data, limit)
+        options = tuple((name, _value(text)) for name, _, text in (s.partition("=") for s in settings))
+        bench = Bench(out, bundle, device, exact, not emotion_from_voice, options)
+        others = {name: Path(folder) for name, _, folder in (text.partition("=") for text in add)}
+        chosen = {name: method for name, method in methods.items() if not only or name in only}
+        result = run_table(chosen, items, bench, others, crop)
         click.echo(to_text(result))
         if files["json_path"]:
             rows = {m: {c: None if np.isnan(v) else v for c, v in row.items()} for m, row in result.scores.items()}

@@ -1,0 +1,56 @@
+"""Commands whose expected failures are one line on stderr and an exit code, never a traceback."""
+
+from typing import Any
+
+import click
+
+from hdtalk.errors import HDTalkError, ResourceError, Stopped
+
+DISK_FULL = (28, 122)  # no space left, quota exceeded
+GOES_ON = "run the same command again to go on where it stopped"
+
+
+class OneLineErrors:
+    """Makes HDTalk's errors, a full disk, unusable paths, spent memory and Ctrl-C of a click command one line and their
+    exit code; where it has a parameter `debug` and that is set, a traceback."""
+
+    said_by = ""  # before the line; otherwise the command's own name
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)  # type: ignore[misc]
+        except HDTalkError as error:
+            failure = error
+        except KeyboardInterrupt:
+            failure = Stopped(f"stopped; {GOES_ON}" if self.goes_on(ctx) else "stopped")
+        except OSError as error:
+            if isinstance(error, BrokenPipeError) or (error.filename is None and error.errno not in DISK_FULL):
+                raise
+            if error.errno in DISK_FULL:
+                failure = ResourceError(
+                    f"{error.filename or 'output'}: the disk is full. Free some space and run again."
+                )
+            else:
+                why = error.strerror or type(error).__name__
+                failure = HDTalkError(f"{error.filename}: {why}. Check the path and its permissions.")
+        except MemoryError:
+            failure = ResourceError("memory ran out. Try a smaller --batch-size or a shorter clip.")
+        if ctx.params.get("debug"):
+            raise failure
+        click.echo(f"{self.said_by or ctx.info_name}: {' '.join(str(failure).split())}", err=True)
+        ctx.exit(failure.exit_code)
+
+    def goes_on(self, ctx: click.Context) -> bool:
+        """Whether the same command goes on where it was stopped."""
+        return False
+
+
+class Command(OneLineErrors, click.Command):
+    """The command of a script."""
+
+
+class ResumableCommand(Command):
+    """The command of a script that goes on where it was stopped."""
+
+    def goes_on(self, ctx: click.Context) -> bool:
+        return True

@@ -1,0 +1,54 @@
+"""Scripts end in one line and an exit code, whatever a person passes or does."""
+
+import errno
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from hdtalk.command import Command, ResumableCommand
+from hdtalk.errors import InputError, WeightsError
+
+
+def ends(kind, failure, *arguments):
+    @click.command("measure", cls=kind)
+    @click.option("--debug", is_flag=True)
+    def main(debug):
+        raise failure
+
+    result = CliRunner().invoke(main, arguments)
+    return result.exit_code, result.stderr
+
+
+@pytest.mark.parametrize(
+    "failure, code, line",
+    [
+        (InputError("talk.mp4: no face.\nTry another."), 3, "measure: talk.mp4: no face. Try another.\n"),
+        (WeightsError("demo: damaged."), 4, "measure: demo: damaged.\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/a.mp4"),
+            5,
+            "measure: out/a.mp4: the disk is full. Free some space and run again.\n",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "out"),
+            1,
+            "measure: out: Permission denied. Check the path and its permissions.\n",
+        ),
+        (KeyboardInterrupt(), 130, "measure: stopped\n"),
+    ],
+)
+def test_expected_failures_are_one_line(failure, code, line):
+    assert ends(Command, failure) == (code, line)
+
+
+def test_who_can_go_on_is_told_so():
+    assert ends(ResumableCommand, KeyboardInterrupt())[1].endswith("go on where it stopped\n")
+
+
+def test_a_defect_keeps_its_traceback():
+    assert ends(Command, ZeroDivisionError())[0] == 1 and ends(Command, ZeroDivisionError())[1] == ""
+
+
+def test_debug_shows_where_it_failed():
+    assert ends(Command, InputError("talk.mp4: no face."), "--debug") == (1, "")

@@ -27,7 +27,8 @@ LAYER = {
     "run": 2.6,
     "pipeline": 3,
     "landmarks": 3,
-    **dict.fromkeys(["batch", "command", "demo", "doctor", "emotion_strip", "evaluate", "instruments", "scores", "training"], 4),
+    **dict.fromkeys(["batch", "demo", "doctor", "emotion_strip", "evaluate", "instruments", "scores", "training"], 4),
+    "command": 4,
     "cli": 5,
 }  # fmt: skip
 STAGES = {"media", "audio", "speech_landmarks", "face_landmarks", "crop", "invert", "optimise", "stitch"}

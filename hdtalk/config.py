@@ -156,8 +156,10 @@ class SpeechConfig:
     shot_emotion: bool = True  # emotion that the shot's own voice has too is on the person's face already
     strength: float = 1.0  # factor on the displacements
     tract_spread: float = 0.1  # the words are heard as from vocal tracts so much shorter and longer, too; 0: only as is
-    carry: bool = True  # the alignment network turns the neutral face, an affine map carries the displacement along;
-    # False: the network turns every predicted face itself, as published, and smooths small lip motion
+    carry: bool = True  # the neutral face is turned to each frame's pose, an affine map carries the displacement along;
+    # False: the alignment network turns every predicted face itself, as published, and smooths small lip motion
+    turn_prior: float = 0.02  # the network says how a face turns until the shot's poses have this sum of squares, in
+    # face units; from then on the shot's own landmarks do
     lips_meet_below: float = 0.075  # gap in face units: predictions shy away from contact, small gaps are closed ...
     lips_free_above: float = 0.10  # ... and those above this are left alone,
     lips_dip: float = 0.01  # if the gap is this much wider before and after, ...

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_speech import TINY_SPEECH
 
+from hdtalk.audio import read_shot_speech, read_speech
 from hdtalk.config import SpeechConfig
 from hdtalk.data import SpeechFeatures
 from hdtalk.emotion import mix_codes, named_code, parse_emotion, shared_code, voice_code
@@ -14,6 +15,7 @@ from hdtalk.errors import InputError, UsageError
 from hdtalk.face_units import lip_gap, to_face_units
 from hdtalk.models.speech import EMOTIONS, SpeechModel
 from hdtalk.speech_landmarks import DisplacementStream, closing_curve, contact, predict_landmarks
+from hdtalk.weights import demo_folder, load_bundle
 
 SIZES = TINY_SPEECH | {"landmark_predictor": TINY_SPEECH["landmark_predictor"] | {"num_components": 2}}
 
@@ -102,6 +104,51 @@ def test_eyes_blink_as_in_the_shot_and_pose_is_the_shots(model):
     result = predict_landmarks(features(2.4), source, 25, model=model)
     np.testing.assert_allclose(result[:, 36:48], source[:, 36:48], atol=0.02)
     np.testing.assert_allclose(result[:, 27:31], source[:, 27:31], atol=0.02)
+
+
+def turning_head(count, speaking):
+    """A head with depth that turns and nods, seen from afar, px: its landmarks while it talks, or with the lips shut."""
+    face = neutral_landmarks()
+    depth = 0.4 - 0.5 * face[:, 0] ** 2 - 0.2 * (face[:, 1] - 0.3) ** 2
+    depth[27:36] += 0.25
+    heads = np.repeat(np.concatenate([face, depth[:, None]], 1)[None], count, 0).astype(np.float64)
+    time = np.arange(count)
+    if speaking:
+        heads[:, [55, 56, 57, 58, 59, 65, 66, 67], 1] += 0.2 * np.abs(np.sin(1.1 * time))[:, None]
+        heads[:, 48, 0] -= 0.05 * np.sin(0.7 * time)
+    yaw, nod = 0.3 * np.sin(time / 11), 0.12 * np.sin(time / 7)
+    x = heads[..., 0] * np.cos(yaw)[:, None] + heads[..., 2] * np.sin(yaw)[:, None]
+    z = heads[..., 2] * np.cos(yaw)[:, None] - heads[..., 0] * np.sin(yaw)[:, None]
+    y = heads[..., 1] * np.cos(nod)[:, None] + z * np.sin(nod)[:, None]
+    return (np.stack([x, y], -1) * 150 + 300).astype(np.float32)
+
+
+def test_the_shot_itself_says_how_its_face_turns(model):
+    """The network here knows nothing of turning, and the mouth moves all the while."""
+    model.landmark_predictor.mlp[-1].bias.zero_()
+    talking, shut = turning_head(90, speaking=True), turning_head(90, speaking=False)
+    silenced = predict_landmarks(features(3.6, pauses=[(0, 3.6)]), talking, 25, model=model)
+
+    def mouth_error(landmarks_px):
+        return np.linalg.norm(landmarks_px - shut, axis=-1)[:, 48:].mean()
+
+    assert mouth_error(silenced) < 0.25 * mouth_error(talking)
+    as_the_network = SpeechConfig(turn_prior=1e6)
+    assert mouth_error(silenced) < 0.5 * mouth_error(
+        predict_landmarks(features(3.6, pauses=[(0, 3.6)]), talking, 25, model=model, config=as_the_network)
+    )
+
+
+@pytest.mark.parametrize(("name", "share"), [("anna", 0.65), ("ben", 0.45)])
+def test_the_sample_shots_get_near_the_truth(name, share):
+    """The mouth's mean error, over that of the shot as it was; both persons are new to the demo bundle."""
+    folder = demo_folder() / "samples"
+    source, truth = (np.load(folder / f"{name}{part}_landmarks.npz")["landmarks_px"] for part in ("", "_other"))
+    speech, own = read_speech(folder / f"{name}_other.wav"), read_shot_speech(folder / f"{name}.mp4")
+    model = load_bundle("demo").speech
+    made = predict_landmarks(speech, source, 25, model=model, shot_speech=own)[: len(truth)]
+    before, after = (np.linalg.norm(x[: len(made)] - truth, axis=-1)[:, 48:].mean() for x in (source, made))
+    assert after < share * before
 
 
 def test_chunks_do_not_show(model):

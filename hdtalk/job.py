@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 CLAIMS = "unfinished.json"
-_OWN_FILE = re.compile(r"stage\.json|\d{6}\.safetensors|\.(stage\.json|\d{6}\.safetensors)\.part")
+_OWN_FILE = re.compile(r"stage\.json|\d{6,}\.safetensors|\.(stage\.json|\d{6,}\.safetensors)\.part")
 
 
 class Job:

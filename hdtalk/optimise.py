@@ -17,7 +17,7 @@ from hdtalk.errors import UsageError
 from hdtalk.images import resize, shrink, to_images
 from hdtalk.latent_space import LatentSpace
 from hdtalk.losses.landmark import HEATMAP_SIDE, gaussian_heatmaps, landmark_loss, landmark_weights
-from hdtalk.losses.temporal import feature_smoothness_loss, smoothness_loss
+from hdtalk.losses.temporal import feature_distances, smoothness_loss
 from hdtalk.regions import lower_face_mask
 
 log = logging.getLogger(__name__)
@@ -186,6 +186,12 @@ class _Descent:
         scale = [(px + 0.5) * factor - 0.5 for px in (frames.source_px, frames.target_px)]
         hidden = (1 - config.perceptual_mouth) * lower_face_mask(*scale, self.side)
         self.hidden = torch.from_numpy(hidden).to(self.device)
+        self.feature_coupled = coupled and config.smoothness == "feature"
+        self.taps_before: list[torch.Tensor] | None = None
+        if self.feature_coupled and before is not None:
+            with torch.no_grad(), autocast(self.device, dtype):
+                picture = shrink(self.generator.synthesise(before[None].to(self.device)), self.side)
+                self.taps_before = self.perceptual.features(picture)
 
     def run(self, coordinates: torch.Tensor, steps: int, progress: Progress | None) -> Solution:
         known = {"l-bfgs": self._quasi_newton, "adam": self._adam}
@@ -238,9 +244,9 @@ class _Descent:
         """Each frame's value, its share of the smoothness with it, infinite for those that rest, and the gradient."""
         config = self.config
         coordinates = coordinates.detach().requires_grad_(backward)
-        parts["total"][rows] = self._gradient(coordinates, rows, parts, backward)
+        parts["total"][rows], coupling = self._gradient(coordinates, rows, parts, backward)
         values = torch.full((len(self.frames),), torch.inf)
-        values[rows] = torch.from_numpy(parts["total"][rows])
+        values[rows] = torch.from_numpy(parts["total"][rows] + coupling[rows])
         values = values.to(self.device)
         if self.coupled and config.smoothness == "latent" and config.lambda_smooth > 0:
             with torch.no_grad():
@@ -267,7 +273,7 @@ class _Descent:
             rows = np.flatnonzero(active).tolist()
             optimiser.zero_grad()
             history[step] = history[step - 1] if step else history[0]
-            history[step, rows] = self._gradient(coordinates, rows, parts)
+            history[step, rows], _ = self._gradient(coordinates, rows, parts)
             assert coordinates.grad is not None
             if not (np.isfinite(history[step, rows]).all() and torch.isfinite(coordinates.grad).all()):
                 if slow_down < 1e-3:
@@ -296,26 +302,39 @@ class _Descent:
             if progress is not None:
                 progress(int(step / steps * n), n)
         with torch.no_grad():
-            ending = self._gradient(coordinates, list(range(n)), parts, backward=False)
+            ending, _ = self._gradient(coordinates, list(range(n)), parts, backward=False)
             ws = self.frames.pivots + self.space.decode(coordinates)
         losses = {"total": ending, "start": history[0] if steps else ending, **parts}
         return Solution(ws, coordinates.detach(), losses, taken)
 
-    def _gradient(self, coordinates, rows, parts, backward=True) -> np.ndarray:
-        """Adds the gradient of the whole objective; returns each frame's value (without the coupling) for `rows`."""
+    def _gradient(self, coordinates, rows, parts, backward=True) -> tuple[np.ndarray, np.ndarray]:
+        """Adds the gradient of the whole objective; returns each frame's value (without the coupling) for `rows`, and
+        what the coupling of features adds to every frame: half of each pair, all of one with a frame that is done."""
         config = self.config
-        previous: list[torch.Tensor] | None = None
-        feature_coupled = self.coupled and config.smoothness == "feature"
+        coupling = np.zeros(len(self.frames), np.float32)
+        previous, previous_row = self.taps_before, -1
 
         def work(batch: list[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
-            nonlocal previous
             with torch.set_grad_enabled(backward):
                 leaf = coordinates[batch].detach().requires_grad_(backward)
                 total, found, taps = loss(leaf, batch)
-                if feature_coupled:
-                    total = total + config.lambda_feature_smooth * feature_smoothness_loss(taps, previous)
-                    previous = [tap[-1:].detach() for tap in taps]
+                if self.feature_coupled:
+                    total = total + couple(batch, taps)
                 return found, torch.autograd.grad(total, leaf)[0] if backward else None
+
+        def couple(batch: list[int], taps: list[torch.Tensor]) -> torch.Tensor:
+            nonlocal previous, previous_row
+            known = previous is not None
+            distances = config.lambda_feature_smooth * feature_distances(taps, previous)
+            chain = np.array([previous_row] * known + batch)
+            distances = distances * torch.from_numpy(np.diff(chain) == 1).to(distances)  # some frames rest
+            shares = distances.detach().float().cpu().numpy()
+            within = shares[known:]
+            coupling[batch[0]] += shares[:known].sum()
+            coupling[batch[1:]] += within / 2
+            coupling[batch[:-1]] += within / 2
+            previous, previous_row = [tap[-1:].detach() for tap in taps], batch[-1]
+            return distances.sum()
 
         def loss(leaf: torch.Tensor, batch: list[int]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
             offsets = self.space.decode(leaf)
@@ -325,19 +344,21 @@ class _Descent:
                 seen = shrink(images, self.side)
                 seen = torch.lerp(seen.float(), torch.cat([self.sources[i] for i in batch]), self.hidden[batch])
                 taps = self.perceptual.features(seen)
+                whole = self.perceptual.features(shrink(images, self.side)) if self.feature_coupled else taps
                 wanted = [torch.cat(tap) for tap in zip(*(self.features[i] for i in batch), strict=True)]
                 lpips = self.perceptual.distance(taps, wanted).float()
             fan = landmark_loss(heatmaps, torch.cat([self.targets[i] for i in batch]), self.weights)
             value = config.lambda_lpips * lpips + config.lambda_fan * fan
             value = value + config.lambda_mahalanobis * self.space.mahalanobis(leaf)
-            return value.sum(), torch.stack([value, lpips, fan]).detach(), taps
+            return value.sum(), torch.stack([value, lpips, fan]).detach(), whole
 
         def restart() -> None:
-            nonlocal previous
-            previous = None
+            nonlocal previous, previous_row
+            previous, previous_row = self.taps_before, -1
+            coupling[:] = 0
 
         self.batch_size, results = in_batches(
-            rows, self.batch_size, work, restart, device=self.device, in_turn=feature_coupled
+            rows, self.batch_size, work, restart, device=self.device, in_turn=self.feature_coupled
         )
         values, parts["lpips"][rows], parts["landmarks"][rows] = torch.cat([f for f, _ in results], 1).cpu().numpy()
         if backward:
@@ -348,7 +369,7 @@ class _Descent:
             smoothness = config.lambda_smooth * smoothness_loss(ws, self.before)
             if smoothness.requires_grad:
                 smoothness.backward()
-        return values
+        return values, coupling
 
     def _prepare(self, rows: list[int]) -> list[tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]]:
         """Of every frame: its picture at the side that LPIPS sees, LPIPS taps, and target heat maps."""

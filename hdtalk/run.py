@@ -285,7 +285,7 @@ class Run:
             encoded, pivots, content_hash = self._find_pivots(crops, inputs)
         with self._timed("tuning"):
             inputs["landmarks"] = array_hash(face.landmarks_px)
-            tuning = self.job.stage("tuning", inputs={"pivots": content_hash, **inputs}, config=config, version=2)
+            tuning = self.job.stage("tuning", inputs={"pivots": content_hash, **inputs}, config=config, version=3)
             if not tuning.complete:
                 made = invert.tune_generator(
                     bundle.generator, bundle.perceptual, pivots.to(self.device), crops.read, config,
@@ -296,7 +296,7 @@ class Run:
                 weights = {f"weight.{name}": p.cpu().numpy() for name, p in _tuned_weights(made.generator).items()}
                 tuning.save(_Checkpoints.FINAL, {"pivots": made.pivots.cpu().numpy(), **weights})
                 tuning.finish({"losses": made.losses, **scores})
-            for number in tuning.chunks[:-1]:
+            for number in set(tuning.chunks) - {_Checkpoints.FINAL}:
                 tuning.drop(number)
             arrays = tuning.load(_Checkpoints.FINAL)
             pivots = torch.from_numpy(arrays["pivots"])
@@ -669,7 +669,7 @@ class _Timed:
 class _Checkpoints:
     """The tuning stage's chunks as checkpoints: numbered by their step, the newest one kept."""
 
-    FINAL = 999_999
+    FINAL = 0  # the first checkpoint is that after step 1
 
     def __init__(self, stage: Stage):
         self.stage = stage

@@ -10,6 +10,7 @@ from hdtalk import optimise
 from hdtalk.config import OptimiseConfig
 from hdtalk.errors import UsageError
 from hdtalk.latent_space import latent_space
+from hdtalk.losses.temporal import feature_distances
 from hdtalk.models.fan import heatmaps_to_landmarks
 from hdtalk.optimise import Frames
 
@@ -78,6 +79,22 @@ def test_smoothness_pulls_neighbours_and_the_frame_before_together(tiny_networks
     results = [solve(tiny_networks, frames, config, before=before).ws for config in (rough, smooth)]
     steps = [torch.cat([before[None], ws]).diff(dim=0).norm() for ws in results]
     assert steps[1] < steps[0]
+
+
+@pytest.mark.parametrize("optimiser", ["l-bfgs", "adam"])
+@pytest.mark.parametrize("joint", [True, False])
+def test_feature_smoothness_brings_pictures_together(tiny_networks, frames, optimiser, joint):
+    """Those of neighbours and of the finished frame before, mouths included, whatever descends."""
+    none = dataclasses.replace(CONFIG, smoothness="none", plateau=0.0, steps=8, optimiser=optimiser, joint=joint)
+    feature = dataclasses.replace(none, smoothness="feature", lambda_feature_smooth=30.0)
+    before = frames.pivots[3].flip(-1)
+    distances = []
+    for config in (none, feature):
+        ws = torch.cat([before[None], solve(tiny_networks, frames, config, before=before).ws])
+        with torch.no_grad():
+            taps = tiny_networks.perceptual.features(tiny_networks.generator.synthesise(ws))
+        distances.append(feature_distances(taps).sum())
+    assert distances[1] < 0.9 * distances[0]
 
 
 def test_frame_by_frame_only_sees_the_finished_frame_before(tiny_networks, frames):

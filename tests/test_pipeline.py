@@ -125,7 +125,7 @@ def test_inversion_is_taken_up_by_an_edit(run, tiny_shot, tiny_bundle_folder, tm
     result = invert_video(video, tmp_path / "inverted.mp4", bundle=str(tiny_bundle_folder), track=track, **SMALL)
     assert result.num_inverted == 10 and result.scores["psnr_db"] > 0
     assert media.probe(result.output).num_frames == 10
-    tuned = result.job / "tuning" / "999999.safetensors"
+    tuned = result.job / "tuning" / "000000.safetensors"
     before = tuned.stat().st_mtime_ns
     edited = run(job=result.job)
     assert tuned.stat().st_mtime_ns == before and edited.scores["psnr_db"] == result.scores["psnr_db"]

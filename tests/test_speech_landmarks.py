@@ -107,7 +107,7 @@ def test_eyes_blink_as_in_the_shot_and_pose_is_the_shots(model):
 
 
 def turning_head(count, speaking):
-    """A head with depth that turns and nods, seen from afar, px: its landmarks while it talks, or with the lips shut."""
+    """A head with depth that turns and nods, seen from afar: its landmarks in px while it talks, or with lips shut."""
     face = neutral_landmarks()
     depth = 0.4 - 0.5 * face[:, 0] ** 2 - 0.2 * (face[:, 1] - 0.3) ** 2
     depth[27:36] += 0.25

@@ -16,17 +16,15 @@ def smoothness_loss(ws: torch.Tensor, before: torch.Tensor | None = None, after:
     return (chain[1:] - chain[:-1]).square().sum()
 
 
-def feature_smoothness_loss(features: Sequence[torch.Tensor], before: Sequence[torch.Tensor] | None = None):
-    """L^F_smooth of the paper's Table II: distance between perceptual features of consecutive generated frames.
+def feature_distances(features: Sequence[torch.Tensor], before: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
+    """L^F_smooth of the paper's Table II, pair by pair: distance between perceptual features of consecutive pictures.
 
     `features`: taps `[N, C, H, W]` of consecutive frames; `before`: the same taps `[1, C, H, W]` of the fixed
-    frame before the first. Returns a float scalar: per tap the mean over positions of the squared distance, summed.
+    frame before the first. Returns float `[N-1]`, with `before` `[N]`: per tap the mean over positions of the squared
+    distance, summed over taps.
     """
-    total = features[0].new_zeros(())
-    for index, tap in enumerate(features):
-        chain = tap if before is None else torch.cat([before[index], tap])
-        total = total + (chain[1:] - chain[:-1]).square().sum(1).mean((1, 2)).sum()
-    return total
+    chains = features if before is None else [torch.cat(pair) for pair in zip(before, features, strict=True)]
+    return torch.stack([(chain[1:] - chain[:-1]).square().sum(1).mean((1, 2)) for chain in chains]).sum(0)
 
 
 def _row(w: torch.Tensor | None) -> torch.Tensor | None:

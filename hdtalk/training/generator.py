@@ -140,7 +140,7 @@ class GeneratorTask(Task):
         params = self.data.params(indices)
         if resolution > SMALL or self.device.type != "cpu":
             return *_shrunk(self.data.images(indices), self.data.labels(indices), resolution), params
-        if self.small is None:
+        if self.small is None or len(self.small[0]) < len(self.data):  # more may have arrived
             self.small = _shrink_all(self.data, SMALL)
         truth, weight = (torch.from_numpy(array[indices]).to(self.device) for array in self.small)
         truth = F.avg_pool2d(truth.permute(0, 3, 1, 2).float() / 127.5 - 1, SMALL // resolution)

@@ -103,7 +103,8 @@ class Replayed:
     def _capture(self, images: torch.Tensor) -> Any:
         if self.graphs:
             try:
-                return torch.cuda.make_graphed_callables(self.network, (images.detach().clone(),))
+                with torch.cuda.device(images.device):  # elsewhere the graph would stay empty
+                    return torch.cuda.make_graphed_callables(self.network, (images.detach().clone(),))
             except RuntimeError as error:
                 logger.warning("CUDA graphs do not work here, going on without them: %s", str(error).split("\n")[0])
         return self.network
@@ -155,6 +156,7 @@ def train(task: Task, out: Path, resume: bool = True) -> dict[str, float]:
 
     last_time, last_checkpoint_s, last_validation_s = time.monotonic(), elapsed_s, elapsed_s
     sums: dict[str, float | torch.Tensor] = {}
+    num_summed = 0
     while True:
         progress = min(1.0, max(step / config.steps, elapsed_s / (60 * config.minutes)))
         finished = progress >= 1.0
@@ -176,12 +178,13 @@ def train(task: Task, out: Path, resume: bool = True) -> dict[str, float]:
         step += 1
         now = time.monotonic()
         elapsed_s, last_time = elapsed_s + now - last_time, now
+        num_summed += 1
         for name, value in numbers.items():
             sums[name] = sums.get(name, 0.0) + (value.detach() if isinstance(value, torch.Tensor) else value)
         if step % config.log_steps == 0:
-            means = {name: float(value) / config.log_steps for name, value in sums.items()}
+            means = {name: float(value) / num_summed for name, value in sums.items()}
             _log(out, step, elapsed_s, means, "train")
-            sums = {}
+            sums, num_summed = {}, 0
 
 
 def _copy_of(network: nn.Module) -> nn.Module:

@@ -129,7 +129,7 @@ def test_views_left_out_are_counted(train_speech, corpus, tmp_path):
 def test_without_a_second_view_nothing_is_trained(train_speech, corpus, tmp_path):
     result = run(train_speech, corpus, tmp_path / "out", *ONE_STEP)
     assert result.exit_code == 3
-    assert result.output.splitlines()[-1].startswith(f"train_speech: {corpus}: alignment: no training take is seen")
+    assert f": {corpus}: alignment: no training take is seen" in result.output.splitlines()[-1]
     assert not (tmp_path / "out" / "emotion").exists()
 
 
@@ -174,7 +174,7 @@ def test_impossible_requests_are_refused_at_the_start(train_speech, corpus, tmp_
     assert result.exit_code == 2 and "holds no training" in result.output
     assert not (tmp_path / "out").exists()
     result = CliRunner().invoke(script("measure_speech").main, ["--data", str(corpus)])
-    assert result.exit_code == 3 and result.output.startswith("measure_speech: ")
+    assert result.exit_code == 3 and result.output.count("\n") == 1 and "no splits.json" in result.output
 
 
 @pytest.mark.slow

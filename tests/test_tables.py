@@ -1,6 +1,7 @@
 """The tables' scripts on a made-up test set: baselines against their definition, listings, and a whole small table."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -214,3 +215,9 @@ def test_script_writes_method_column_value(small_set, tiny_bundle_folder, tmp_pa
     assert list(table) == ["unedited", "mouth paste"]
     assert table["mouth paste"]["PSNR"] > table["unedited"]["PSNR"]  # its mouths are the right ones
     assert "| mouth paste |" in (tmp_path / "t.md").read_text() and "PSNR↑" in run.stdout
+
+
+def test_both_tables_share_our_videos():
+    """They may write into one folder, as the README does: what HDTalk makes there is the same for both."""
+    tables = [runpy.run_path(str(ROOT / "scripts" / name))["METHODS"]["HDTalk"] for name in ("table1", "table2")]
+    assert tables[0].keywords == tables[1].keywords

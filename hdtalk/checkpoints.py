@@ -7,6 +7,7 @@ way: their parameters are taken by name, their code is never loaded.
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import pickle
@@ -25,6 +26,7 @@ from hdtalk.errors import WeightsError
 
 MAX_PICKLE_BYTES = 256 << 20
 MAX_DEPTH = 64
+MAX_DICTS = 100_000  # a dict that stands in many places counts in each
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -109,21 +111,29 @@ def guarded(path: Any) -> Iterator[None]:
         raise WeightsError(f"{path}: damaged or cut off ({reason}). Fetch the file again.") from None
 
 
-def flatten(tree: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+def flatten(tree: Any) -> Iterator[tuple[str, Tensor]]:
     """The tensors of nested dicts as (dotted key, tensor), in file order; everything else is passed over."""
-    if depth > MAX_DEPTH:
+    return _flatten(tree, "", 0, itertools.count())
+
+
+def _flatten(tree: Any, prefix: str, depth: int, visited: Iterator[int]) -> Iterator[tuple[str, Tensor]]:
+    if depth > MAX_DEPTH or next(visited) > MAX_DICTS:
         raise WeightsError("refused, its content is nested too deep or holds itself.")
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, Tensor):
             yield name, value
         elif isinstance(value, dict):
-            yield from flatten(value, f"{name}.", depth + 1)
+            yield from _flatten(value, f"{name}.", depth + 1, visited)
 
 
-def flatten_module(module: dict, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+def flatten_module(module: dict) -> Iterator[tuple[str, Tensor]]:
     """The same for a recorded torch module: its parameters, buffers and sub-modules under their state-dict names."""
-    if depth > MAX_DEPTH:
+    return _flatten_module(module, "", 0, itertools.count())
+
+
+def _flatten_module(module: dict, prefix: str, depth: int, visited: Iterator[int]) -> Iterator[tuple[str, Tensor]]:
+    if depth > MAX_DEPTH or next(visited) > MAX_DICTS:
         raise WeightsError("refused, its modules are nested too deep or hold each other.")
     for group in ("_parameters", "_buffers"):
         for key, value in (module.get(group) or {}).items():
@@ -131,7 +141,7 @@ def flatten_module(module: dict, prefix: str = "", depth: int = 0) -> Iterator[t
                 yield f"{prefix}{key}", value
     for key, child in (module.get("_modules") or {}).items():
         if isinstance(child, dict):
-            yield from flatten_module(child, f"{prefix}{key}.", depth + 1)
+            yield from _flatten_module(child, f"{prefix}{key}.", depth + 1, visited)
 
 
 # ---------------------------------------------------------------------------------------------- containers

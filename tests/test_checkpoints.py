@@ -232,6 +232,15 @@ def test_training_checkpoint_with_optimiser_and_arguments(tmp_path):
     assert list(dict(flatten(content["g_ema"]))) == ["weight", "bias"]
 
 
+def test_a_small_file_that_unfolds_into_millions_of_names_is_refused(tmp_path):
+    content = {"weight": torch.zeros(1)}
+    for _ in range(30):
+        content = {"a": content, "b": content}
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match="refused, its content is nested"):
+        list(flatten(read_checkpoint(tmp_path / "x.pt").content))
+
+
 def test_whole_modules_are_refused_by_name(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pt")
     with pytest.raises(WeightsError, match=r"torch\.nn\.modules\.linear\.Linear.*Nothing was run"):

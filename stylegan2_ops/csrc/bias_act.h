@@ -72,9 +72,10 @@ OPS_INLINE Derivatives<A> activate(int activation, A t, A alpha) {
   }
 }
 
-template <typename A>
+// T: the type of what is stored. A clamp that T cannot hold counts as T rounds it, as its own output does.
+template <typename T, typename A>
 OPS_INLINE A bias_act_element(const BiasAct& p, A x, A bias, A saved, A dy) {
-  const A gain = A(p.gain), clamp = A(p.clamp);
+  const A gain = A(p.gain), clamp = A(T(A(p.clamp)));
   if (p.order == 0) {
     A v = activate(p.activation, x + bias, A(p.alpha)).value * gain;
     return p.clamp < 0 ? v : v > clamp ? clamp : v < -clamp ? -clamp : v;
@@ -100,7 +101,7 @@ OPS_INLINE void bias_act_pack(const BiasAct& p, uint32_t thread) {
 #pragma unroll
     for (int k = 0; k < width; ++k) {
       if (bias && k > 0 && !same_channel) channel = bias_channel(first + k, p.bias_stride, p.bias_size);
-      out.value[k] = T(bias_act_element<A>(p, A(x.value[k]), bias ? bias[channel] : A(0), A(saved.value[k]),
+      out.value[k] = T(bias_act_element<T, A>(p, A(x.value[k]), bias ? bias[channel] : A(0), A(saved.value[k]),
                                            A(dy.value[k])));
     }
     store<T, width>(p.y, first, out);
@@ -110,7 +111,7 @@ OPS_INLINE void bias_act_pack(const BiasAct& p, uint32_t thread) {
     A saved = p.order > 0 ? A(static_cast<const T*>(p.saved)[i]) : A(0);
     A dy = p.order > 1 ? A(static_cast<const T*>(p.dy)[i]) : A(0);
     A b = bias ? bias[bias_channel(i, p.bias_stride, p.bias_size)] : A(0);
-    static_cast<T*>(p.y)[i] = T(bias_act_element<A>(p, A(static_cast<const T*>(p.x)[i]), b, saved, dy));
+    static_cast<T*>(p.y)[i] = T(bias_act_element<T, A>(p, A(static_cast<const T*>(p.x)[i]), b, saved, dy));
   }
 }
 

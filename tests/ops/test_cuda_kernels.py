@@ -116,6 +116,13 @@ def test_bias_act_over_shapes(kernels_on_cpu, shape, dim, dtype):
         torch.testing.assert_close(actual.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
 
 
+@pytest.mark.parametrize("clamp", [1.3, 1.5])
+def test_no_gradient_passes_a_clamp_that_the_type_rounds(kernels_on_cpu, clamp):
+    x = torch.full((1, 4, 2, 2), 9.0, dtype=torch.bfloat16, requires_grad=True)
+    bias_act(x, torch.zeros(4), act="lrelu", clamp=clamp).sum().backward()
+    assert not x.grad.any()
+
+
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("noises", [1, 2])
 @pytest.mark.parametrize("up", [1, 2])

@@ -111,12 +111,11 @@ def guarded(path: Any) -> Iterator[None]:
         raise WeightsError(f"{path}: damaged or cut off ({reason}). Fetch the file again.") from None
 
 
-def flatten(tree: Any) -> Iterator[tuple[str, Tensor]]:
+def flatten(
+    tree: Any, prefix: str = "", depth: int = 0, visited: Iterator[int] | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """The tensors of nested dicts as (dotted key, tensor), in file order; everything else is passed over."""
-    return _flatten(tree, "", 0, itertools.count())
-
-
-def _flatten(tree: Any, prefix: str, depth: int, visited: Iterator[int]) -> Iterator[tuple[str, Tensor]]:
+    visited = visited or itertools.count()
     if depth > MAX_DEPTH or next(visited) > MAX_DICTS:
         raise WeightsError("refused, its content is nested too deep or holds itself.")
     for key, value in tree.items():
@@ -124,15 +123,14 @@ def _flatten(tree: Any, prefix: str, depth: int, visited: Iterator[int]) -> Iter
         if isinstance(value, Tensor):
             yield name, value
         elif isinstance(value, dict):
-            yield from _flatten(value, f"{name}.", depth + 1, visited)
+            yield from flatten(value, f"{name}.", depth + 1, visited)
 
 
-def flatten_module(module: dict) -> Iterator[tuple[str, Tensor]]:
+def flatten_module(
+    module: dict, prefix: str = "", depth: int = 0, visited: Iterator[int] | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """The same for a recorded torch module: its parameters, buffers and sub-modules under their state-dict names."""
-    return _flatten_module(module, "", 0, itertools.count())
-
-
-def _flatten_module(module: dict, prefix: str, depth: int, visited: Iterator[int]) -> Iterator[tuple[str, Tensor]]:
+    visited = visited or itertools.count()
     if depth > MAX_DEPTH or next(visited) > MAX_DICTS:
         raise WeightsError("refused, its modules are nested too deep or hold each other.")
     for group in ("_parameters", "_buffers"):
@@ -141,7 +139,7 @@ def _flatten_module(module: dict, prefix: str, depth: int, visited: Iterator[int
                 yield f"{prefix}{key}", value
     for key, child in (module.get("_modules") or {}).items():
         if isinstance(child, dict):
-            yield from _flatten_module(child, f"{prefix}{key}.", depth + 1, visited)
+            yield from flatten_module(child, f"{prefix}{key}.", depth + 1, visited)
 
 
 # ---------------------------------------------------------------------------------------------- containers

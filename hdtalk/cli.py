@@ -22,13 +22,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 class HDTalkGroup(OneLineErrors, click.Group):
-    said_by = "hdtalk"
-
     def goes_on(self, ctx: click.Context) -> bool:
         return ctx.invoked_subcommand in ("edit", "invert", "emotion", "demo")  # they keep a job folder
 
 
-@click.group(cls=HDTalkGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    "hdtalk", cls=HDTalkGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(__version__, prog_name="hdtalk")
 @click.option("--debug", is_flag=True, help="Show the full traceback of an error.")
 @click.option(

@@ -4,17 +4,12 @@ from typing import Any
 
 import click
 
-from hdtalk.errors import HDTalkError, ResourceError, Stopped
-
-DISK_FULL = (28, 122)  # no space left, quota exceeded
-GOES_ON = "run the same command again to go on where it stopped"
+from hdtalk.errors import DISK_FULL, HDTalkError, ResourceError, Stopped
 
 
 class OneLineErrors:
-    """Makes HDTalk's errors, a full disk, unusable paths, spent memory and Ctrl-C of a click command one line and their
-    exit code; where it has a parameter `debug` and that is set, a traceback."""
-
-    said_by = ""  # before the line; otherwise the command's own name
+    """Makes HDTalk's errors, a full disk, unusable paths, spent memory and Ctrl-C of a click command one line, which
+    begins with its name, and their exit code; where it has a parameter `debug` and that is set, a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -22,7 +17,8 @@ class OneLineErrors:
         except HDTalkError as error:
             failure = error
         except KeyboardInterrupt:
-            failure = Stopped(f"stopped; {GOES_ON}" if self.goes_on(ctx) else "stopped")
+            again = "; run the same command again to go on where it stopped"
+            failure = Stopped(f"stopped{again if self.goes_on(ctx) else ''}")
         except OSError as error:
             if isinstance(error, BrokenPipeError) or (error.filename is None and error.errno not in DISK_FULL):
                 raise
@@ -37,7 +33,7 @@ class OneLineErrors:
             failure = ResourceError("memory ran out. Try a smaller --batch-size or a shorter clip.")
         if ctx.params.get("debug"):
             raise failure
-        click.echo(f"{self.said_by or ctx.info_name}: {' '.join(str(failure).split())}", err=True)
+        click.echo(f"{ctx.command.name}: {' '.join(str(failure).split())}", err=True)
         ctx.exit(failure.exit_code)
 
     def goes_on(self, ctx: click.Context) -> bool:

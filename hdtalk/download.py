@@ -17,7 +17,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from hdtalk import __version__
-from hdtalk.errors import ResourceError, WeightsError
+from hdtalk.errors import DISK_FULL, ResourceError, WeightsError
 from hdtalk.registry import OfficialFile
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ DRIVE = "https://drive.usercontent.google.com/download"
 CHUNK_BYTES = 1 << 20
 LARGEST_BYTES = 2 << 30  # where the registry does not know the size
 TIMEOUT_S = 60
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+DISK_ERRORS = (*DISK_FULL, errno.EFBIG, errno.EIO, errno.EROFS)
 Progress = Callable[[str, int, int | None], None]
 
 

@@ -10,6 +10,10 @@ HDTalkError               1  the run failed
 A message is one line: what happened, in which file, what was expected, what to try.
 """
 
+import errno
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, quota exceeded
+
 
 class HDTalkError(Exception):
     exit_code = 1

@@ -364,13 +364,11 @@ def _synchronisation(alignment: "_Alignment", track: FaceTrack, instruments: Ins
 
 @dataclass(frozen=True)
 class _Alignment:
-    """The first `num_frames` true frames are compared with the predicted ones that are shown at their middles.
-    `rate`: predicted frames per true one."""
+    """The first `num_frames` true frames are compared with the predicted ones that are shown at their middles."""
 
     predicted: VideoInfo
     true: VideoInfo
     num_frames: int
-    rate: Fraction
     notes: tuple[str, ...]
 
     def prediction_frames(self, fps: Fraction | None = None) -> Iterator[np.ndarray]:
@@ -380,7 +378,7 @@ class _Alignment:
         shrinks = self.predicted.width > self.true.width
         rate, count = self.predicted.fps / fps, int(self.num_frames * fps / self.true.fps)
         wanted = (_shown_at(index, rate, self.predicted.num_frames) for index in range(count))
-        for _, frame in _pick(read_frames(self.predicted.path), wanted):
+        for frame in _pick(read_frames(self.predicted.path), wanted):
             if frame.shape[1::-1] != size:
                 frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
             yield frame
@@ -413,7 +411,7 @@ def _align(pair: Pair) -> _Alignment:
     elif surplus > rate / 2:  # more than half a true frame
         longer = f"prediction {excess_s:.2f} s longer"
         notes.append(f"{longer}: its last {surplus} of {predicted.num_frames} frames are left out")
-    return _Alignment(predicted, true, num_frames, rate, tuple(notes))
+    return _Alignment(predicted, true, num_frames, tuple(notes))
 
 
 def _shown_at(index: int, rate: Fraction, num_frames: int) -> int:
@@ -422,13 +420,13 @@ def _shown_at(index: int, rate: Fraction, num_frames: int) -> int:
     return min(math.ceil((2 * index + 1) * rate / 2) - 1, num_frames - 1)
 
 
-def _pick(frames: Iterator[np.ndarray], wanted: Iterator[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """(index, frame) for each wanted index, which never decrease."""
+def _pick(frames: Iterator[np.ndarray], wanted: Iterator[int]) -> Iterator[np.ndarray]:
+    """The frame for each wanted index; these never decrease."""
     at, frame = -1, np.empty(0)
     for index in wanted:
         while at < index:
             frame, at = next(frames), at + 1
-        yield index, frame
+        yield frame
 
 
 def _chunks(alignment: _Alignment, size: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -29,7 +29,7 @@ from typing import TextIO
 
 import numpy as np
 
-from hdtalk.errors import InputError, ResourceError, Stopped, UsageError
+from hdtalk.errors import DISK_FULL, InputError, ResourceError, Stopped, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -308,7 +308,7 @@ def stoppable(job_folder: str | Path) -> Iterator[None]:
     except KeyboardInterrupt as error:
         raise Stopped(message) from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_FULL:
             raise
         raise ResourceError(
             f"{error.filename or job_folder}: the disk is full. What is done stays in {job_folder}; free some space "

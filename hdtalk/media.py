@@ -15,12 +15,11 @@ from typing import Any
 
 import av
 import numpy as np
-import torch
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from hdtalk.config import MediaConfig
 from hdtalk.data import ColourTags, VideoInfo
-from hdtalk.errors import InputError, ResourceError, UsageError
+from hdtalk.errors import DISK_FULL, InputError, ResourceError, UsageError
 from hdtalk.outputs import check_writable
 from hdtalk.soundtrack import Soundtrack
 from hdtalk.tonemap import is_hdr, tone_map
@@ -626,6 +625,8 @@ def _add_video_stream(container, info: VideoInfo, config: MediaConfig) -> av.vid
 def _encoder_options(config: MediaConfig) -> dict[str, str]:
     if not config.codec.startswith("libx26"):
         return {}
+    import torch  # it takes seconds, and reading needs none of it
+
     options = {"crf": str(config.crf), "preset": config.preset}
     if config.codec.startswith("libx264") and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         # its AVX-512 code reads memory that nobody has set, so that no two runs write the same bits
@@ -653,5 +654,5 @@ class _disk_errors:
         return None
 
     def __exit__(self, error_type, error, traceback) -> None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(error, OSError) and error.errno in (*DISK_FULL, errno.EFBIG):
             raise ResourceError(f"{self._path}: the disk is full. Free some space and run again.") from error

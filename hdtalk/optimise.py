@@ -341,16 +341,16 @@ class _Descent:
             with autocast(self.device, self.dtype):
                 images = self.generator.synthesise(self.frames.pivots[batch] + offsets)
                 heatmaps = self.landmarker.heatmaps(resize(images, LANDMARKER_SIDE))
-                seen = shrink(images, self.side)
-                seen = torch.lerp(seen.float(), torch.cat([self.sources[i] for i in batch]), self.hidden[batch])
+                whole = shrink(images, self.side)
+                seen = torch.lerp(whole.float(), torch.cat([self.sources[i] for i in batch]), self.hidden[batch])
                 taps = self.perceptual.features(seen)
-                whole = self.perceptual.features(shrink(images, self.side)) if self.feature_coupled else taps
+                whole_taps = self.perceptual.features(whole) if self.feature_coupled else taps
                 wanted = [torch.cat(tap) for tap in zip(*(self.features[i] for i in batch), strict=True)]
                 lpips = self.perceptual.distance(taps, wanted).float()
             fan = landmark_loss(heatmaps, torch.cat([self.targets[i] for i in batch]), self.weights)
             value = config.lambda_lpips * lpips + config.lambda_fan * fan
             value = value + config.lambda_mahalanobis * self.space.mahalanobis(leaf)
-            return value.sum(), torch.stack([value, lpips, fan]).detach(), whole
+            return value.sum(), torch.stack([value, lpips, fan]).detach(), whole_taps
 
         def restart() -> None:
             nonlocal previous, previous_row

@@ -1,12 +1,11 @@
 """Files that a command is going to write: what stands in their way is found before the work starts."""
 
-import errno
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hdtalk.errors import UsageError
+from hdtalk.errors import DISK_FULL, UsageError
 
 
 def check_writable(path: str | os.PathLike, overwrite: bool) -> None:
@@ -19,7 +18,7 @@ def check_writable(path: str | os.PathLike, overwrite: bool) -> None:
     try:  # permissions alone do not tell: file systems may be read-only
         tempfile.TemporaryFile(dir=path.absolute().parent).close()
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # room is counted later
+        if error.errno not in DISK_FULL:  # room is counted later
             reason = f"the folder {path.absolute().parent} is not writable ({error.strerror})"
             raise UsageError(f"{path}: {reason}. Choose another.") from error
 

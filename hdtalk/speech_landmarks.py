@@ -81,7 +81,7 @@ def predict_landmarks(
     local, _ = to_face_units(landmarks_px)
     neutral, calm_frames = neutral_face(local, config.neutral_share, config.neutral_within)
     turn = _turned if config.carry else _aligned
-    calm = turn(model, local, neutral, calm_frames, config)
+    turned, bias = turn(model, local, neutral, calm_frames, config)
     emotions = None if emotion_codes is None else emotion_codes.reshape(-1, model.emotion_codes.shape[1])
     if emotions is None:
         emotions = _emotion_track(model, speech, emotion, emotion_from, config)
@@ -95,7 +95,7 @@ def predict_landmarks(
         part = slice(start, start + config.chunk_frames)
         displacement, resting = source.at(times_s[part])
         spoken = config.strength * displacement
-        moved = _revoice(model, local[part], neutral, calm[part], spoken, resting, lids_open, config)
+        moved = _revoice(model, local[part], neutral, turned[part], bias, spoken, resting, lids_open, config)
         _, similarity = to_face_units(landmarks_px[part])
         out[part] = from_face_units(moved, similarity)
         if progress:
@@ -250,26 +250,27 @@ def _align(model: SpeechModel, pose: np.ndarray, face: np.ndarray) -> np.ndarray
     return model.alignment(*faces).cpu().numpy()
 
 
-def _aligned(model, local, neutral, calm_frames, config) -> np.ndarray:
-    """The neutral face `[68,2]` in the pose of each frame, `[T,68,2]`: as the alignment network turns it. What that
-    constantly gets wrong about this person shows on calm frames, where the answer is known."""
+def _aligned(model, local, neutral, calm_frames, config) -> tuple[np.ndarray, np.ndarray]:
+    """The neutral face `[68,2]` in the pose of each frame, `[T,68,2]`, as the alignment network turns it, and what that
+    constantly gets wrong about this person, `[68,2]`: it shows on calm frames, where the answer is known."""
     parts = [local[start : start + config.chunk_frames] for start in range(0, len(local), config.chunk_frames)]
     turned = np.concatenate([_align(model, part, np.repeat(neutral[None], len(part), 0)) for part in parts])
-    return turned + np.median(close_lips(local[calm_frames], 1.0) - turned[calm_frames], axis=0)
+    return turned, np.median(close_lips(local[calm_frames], 1.0) - turned[calm_frames], axis=0)
 
 
-def _turned(model, local, neutral, calm_frames, config) -> np.ndarray:
+def _turned(model, local, neutral, calm_frames, config) -> tuple[np.ndarray, np.ndarray]:
     """The neutral face `[68,2]` in the pose of each frame, `[T,68,2]`, by a quadratic map of the pose: the first two
-    principal components of the points that no expression moves.
+    principal components of the points that no expression moves. And what is constantly wrong about it, `[68,2]`.
 
     The alignment network's answers give the map, and the shot's own landmarks correct its linear part by ridge
     regression: the network is right about faces in general and is swayed by the mouth of the frame, the shot knows this
     face. What the mouth does meanwhile is told from the pose by regressing on the lips' gap and the mouth's width, too;
-    half of what they leave at the calm frames' gap and width corrects the neutral face, which few frames made.
+    half of what they leave at the calm frames' gap and width is wrong about the neutral face, which few frames made.
     """
     pose = local[:, _FIXED].reshape(len(local), -1)
     directions = np.linalg.svd(pose - pose.mean(0), full_matrices=False)[2][:2]
     turn = (pose - pose[calm_frames].mean(0)) @ directions.T
+    # ten times the products: about as large as the pose itself, so that the ridge weighs them alike
     bend = 10 * np.stack([turn[:, i] * turn[:, j] for i in range(turn.shape[1]) for j in range(i + 1)], 1)
     mouth = np.stack([lip_gap(local), mouth_width(local)], 1)
     mouth, bend = (x - x[calm_frames].mean(0) for x in (mouth, bend))
@@ -279,26 +280,29 @@ def _turned(model, local, neutral, calm_frames, config) -> np.ndarray:
     general = np.tensordot(bent, _ridge(np.hstack([straight, bend])[some], network)[3:], 1)
     left = local - np.median(local[calm_frames], 0) - general
     own = _ridge(straight, left, [4, 0, 0, *[config.turn_prior] * turn.shape[1]])
-    return (neutral + own[0] / 2 + general + np.tensordot(turn, own[3:], 1)).astype(np.float32)
+    return neutral + general + np.tensordot(turn, own[3:], 1), own[0] / 2
 
 
-def _ridge(inputs: np.ndarray, outputs: np.ndarray, prior: Sequence[float] = ()) -> np.ndarray:
+def _ridge(inputs: np.ndarray, outputs: np.ndarray, prior: float | Sequence[float] = 0.0) -> np.ndarray:
     """Coefficients `[K,68,2]` that take `[T,K]` to `[T,68,2]`; `prior`: how many unit inputs say that each is zero."""
-    normal = inputs.T @ inputs + np.diag(1e-6 + np.array(prior or [0.0] * inputs.shape[1]))
+    normal = inputs.T @ inputs
+    normal[np.diag_indices_from(normal)] += 1e-6 + np.asarray(prior)
     return np.linalg.solve(normal, inputs.T @ outputs.reshape(len(outputs), -1)).reshape(-1, 68, 2)
 
 
-def _revoice(model, local, neutral, calm, displacement, resting, lids_open, config) -> np.ndarray:
-    """Face units of the shot `[T,68,2]` and of its neutral face in the same poses -> the re-voiced face, face units."""
+def _revoice(model, local, neutral, turned, bias, displacement, resting, lids_open, config) -> np.ndarray:
+    """Face units of the shot `[T,68,2]` and of its neutral face in the same poses, with the bias that is still to be
+    added to these, `[68,2]` -> the re-voiced face, face units."""
     face = close_lips(neutral + displacement, resting, _lip_rest(neutral))
     overlap = np.minimum([neutral[lower, 1] - neutral[upper, 1] for upper, lower in _INNER_LIPS], 0)
+    calm = (turned + bias).astype(np.float32)
     # A rigid error shows at points that no expression moves; take it out everywhere.
-    calm = calm + (local - calm)[:, _FIXED].mean(1, keepdims=True)
+    calm += (local - calm)[:, _FIXED].mean(1, keepdims=True)
     if config.carry:
         calm = _join_lips(calm, overlap)
         change = _carried(face - neutral, neutral, calm)
     else:
-        change = _align(model, local, face) - _align(model, local, np.repeat(neutral[None], len(local), 0))
+        change = _align(model, local, face) - turned
         change -= change[:, _FIXED].mean(1, keepdims=True)
     emotional = change.copy()
     emotional[:, _FIXED] = 0

@@ -16,7 +16,7 @@ LAYER = {
     **dict.fromkeys(["errors", "config", "data", "memory", "py", "ahead"], 0),
     **dict.fromkeys(["device", "descent", "draw", "images", "options", "domain", "regions", "latent_space"], 1),
     **dict.fromkeys(["windows", "audio_bands", "face_units", "outputs", "soundtrack", "squares", "tonemap"], 1),
-    **dict.fromkeys(["generators", "models", "losses", "metrics"], 1),
+    **dict.fromkeys(["generators", "models", "losses", "metrics", "command"], 1),
     "job": 2,
     **dict.fromkeys(
         ["media", "audio", "speech_landmarks", "face_landmarks", "crop", "invert", "optimise", "stitch", "emotion",
@@ -28,7 +28,6 @@ LAYER = {
     "pipeline": 3,
     "landmarks": 3,
     **dict.fromkeys(["batch", "demo", "doctor", "emotion_strip", "evaluate", "instruments", "scores", "training"], 4),
-    "command": 4,
     "cli": 5,
 }  # fmt: skip
 STAGES = {"media", "audio", "speech_landmarks", "face_landmarks", "crop", "invert", "optimise", "stitch"}

@@ -99,7 +99,7 @@ class GeneratorTask(Task):
         torch.manual_seed(config.seed)
         self.data, self.validation, self.sizes = data, validation, sizes
         self.growth, self.features_from = growth, features_from
-        self.small: tuple[np.ndarray, np.ndarray] | None = None
+        self.small = np.empty((0, SMALL, SMALL, 3), np.uint8), np.empty((0, SMALL, SMALL), np.uint8)
         self.adversarial_from, self.r1_every = adversarial_from, r1_every
         self.load_perceptual: Callable[[], nn.Module | None] | None = load_perceptual
         self.perceptual: nn.Module | None = None
@@ -140,8 +140,9 @@ class GeneratorTask(Task):
         params = self.data.params(indices)
         if resolution > SMALL or self.device.type != "cpu":
             return *_shrunk(self.data.images(indices), self.data.labels(indices), resolution), params
-        if self.small is None or len(self.small[0]) < len(self.data):  # more may have arrived
-            self.small = _shrink_all(self.data, SMALL)
+        if len(self.small[0]) < len(self.data):  # at first, and when more have arrived
+            pictures, weights = _shrink_from(len(self.small[0]), self.data, SMALL)
+            self.small = np.concatenate([self.small[0], pictures]), np.concatenate([self.small[1], weights])
         truth, weight = (torch.from_numpy(array[indices]).to(self.device) for array in self.small)
         truth = F.avg_pool2d(truth.permute(0, 3, 1, 2).float() / 127.5 - 1, SMALL // resolution)
         weight = F.avg_pool2d(weight[:, None].float() / WEIGHT_STEPS, SMALL // resolution)
@@ -229,12 +230,13 @@ def _shrunk(pictures: torch.Tensor, labels: torch.Tensor, resolution: int) -> tu
     return pictures.contiguous(memory_format=torch.channels_last), weight
 
 
-def _shrink_all(data: DeviceStills, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """All pictures uint8 [N,r,r,3] and pixel weights uint8 [N,r,r] in steps of 1 / WEIGHT_STEPS."""
-    pictures = np.empty((len(data), resolution, resolution, 3), np.uint8)
-    weights = np.empty((len(data), resolution, resolution), np.uint8)
-    for part in np.array_split(np.arange(len(data)), max(1, len(data) // 64)):
-        truth, weight = _shrunk(data.images(part), data.labels(part), resolution)
+def _shrink_from(first: int, data: DeviceStills, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures from `first` on, uint8 [N,r,r,3], and pixel weights uint8 [N,r,r] in steps of 1 / WEIGHT_STEPS."""
+    count = len(data) - first
+    pictures = np.empty((count, resolution, resolution, 3), np.uint8)
+    weights = np.empty((count, resolution, resolution), np.uint8)
+    for part in np.array_split(np.arange(count), max(1, count // 64)):
+        truth, weight = _shrunk(data.images(first + part), data.labels(first + part), resolution)
         pictures[part] = to_uint8(truth)
         weights[part] = (weight[:, 0] * WEIGHT_STEPS).round().byte().numpy()
     return pictures, weights

@@ -91,7 +91,7 @@ class Replayed:
     """
 
     def __init__(self, net: nn.Module, config: TrainConfig, method: str = "forward"):
-        self.graphs = config.graphs and config.device != "cpu"
+        self.graphs = config.graphs and torch.device(config.device).type == "cuda"
         self.network = _Autocast(net, torch.device(config.device), method)
         self.run: Any = None
 

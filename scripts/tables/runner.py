@@ -112,10 +112,10 @@ def run_table(
     return evaluate({name: pairs for name, pairs in made.items() if pairs}, instruments, EvaluateConfig(crop=crop))
 
 
-def table_command(methods: dict[str, Method], about: str) -> click.Command:
+def table_command(name: str, methods: dict[str, Method], about: str) -> click.Command:
     """The command line that both tables have."""
 
-    @click.command(cls=ResumableCommand, help=about, context_settings={"max_content_width": 110})
+    @click.command(name, cls=ResumableCommand, help=about, context_settings={"max_content_width": 110})
     @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
     @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the methods' videos.")
     @click.option("--only", multiple=True, type=click.Choice(list(methods)), help="Only these methods.")

@@ -129,7 +129,7 @@ def test_views_left_out_are_counted(train_speech, corpus, tmp_path):
 def test_without_a_second_view_nothing_is_trained(train_speech, corpus, tmp_path):
     result = run(train_speech, corpus, tmp_path / "out", *ONE_STEP)
     assert result.exit_code == 3
-    assert f": {corpus}: alignment: no training take is seen" in result.output.splitlines()[-1]
+    assert result.output.splitlines()[-1].startswith(f"train_speech: {corpus}: alignment: no training take is seen")
     assert not (tmp_path / "out" / "emotion").exists()
 
 
@@ -174,7 +174,7 @@ def test_impossible_requests_are_refused_at_the_start(train_speech, corpus, tmp_
     assert result.exit_code == 2 and "holds no training" in result.output
     assert not (tmp_path / "out").exists()
     result = CliRunner().invoke(script("measure_speech").main, ["--data", str(corpus)])
-    assert result.exit_code == 3 and result.output.count("\n") == 1 and "no splits.json" in result.output
+    assert result.exit_code == 3 and result.output.startswith("measure_speech: ")
 
 
 @pytest.mark.slow
@@ -183,6 +183,8 @@ def test_two_processes_train_from_one_preparation(corpus, tmp_path, tiny_bundle_
     damaged = corpus / "M001" / "video" / "left_30" / "happy" / "level_1" / "001.mp4"
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"no video")
+    table = {"M001": {f"{emotion}/level_1/001": "she had" for emotion in ("happy", "sad")}}
+    (corpus / "sentences.json").write_text(json.dumps(table))
     command = [sys.executable, str(ROOT / "scripts" / "train_speech"), "--data", str(corpus), "--out", str(tmp_path)]
     command += ["--detector-bundle", str(tiny_bundle_folder)]
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -190,7 +192,7 @@ def test_two_processes_train_from_one_preparation(corpus, tmp_path, tiny_bundle_
     environment = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     both = [
         subprocess.Popen(
-            [*command, "--stage", "emotion", *ONE_STEP],
+            [*command, "--stage", "emotion", "--stage", "disentangle", *ONE_STEP],
             env=environment | {"RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -203,3 +205,8 @@ def test_two_processes_train_from_one_preparation(corpus, tmp_path, tiny_bundle_
     assert ["1 videos left out" in output for output in outputs] == [True, False]  # only the first one prepares
     assert (tmp_path / "emotion" / "finished.json").exists()
     assert len(list((tmp_path / "features").iterdir())) == 2  # one of each actor, nothing half written
+    checkpoints = [tmp_path / "disentangle" / folder / "checkpoint.pt" for folder in ("", "rank_1")]
+    one, other = (torch.load(path, weights_only=True)["networks"] for path in checkpoints)
+    for network, state in one.items():  # averaged gradients mean something for equal networks only
+        for name in [name for name in state if "running_" not in name]:  # those are of each process's own batches
+            torch.testing.assert_close(other[network][name], state[name], rtol=0, atol=0, msg=f"{network}.{name}")

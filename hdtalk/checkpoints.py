@@ -321,6 +321,8 @@ class _Interpreter(pickle._Unpickler):  # the pure-Python one: its steps can be 
             return _Harmless(lambda *parts: ":".join(map(str, parts)))
         if module == "torch" and name in DTYPE_NAMES:
             return DTYPE_NAMES[name]
+        if (module, name) in OLD_TENSORS:
+            return _OldTensor
         if self._script and (module == "__torch__" or module.startswith("__torch__.")):
             return type("Script", (Record,), {"kind": f"{module}.{name}"})
         module = module.replace("numpy._core", "numpy.core")
@@ -339,7 +341,7 @@ class _Interpreter(pickle._Unpickler):  # the pure-Python one: its steps can be 
 
     def load_reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack[-1]
-        if isinstance(function, type) and issubclass(function, Record):
+        if isinstance(function, type) and issubclass(function, Record | _OldTensor):
             self.stack[-1] = function(*arguments)
         elif isinstance(function, _Harmless):
             self.stack[-1] = function.function(*arguments)
@@ -348,13 +350,13 @@ class _Interpreter(pickle._Unpickler):  # the pure-Python one: its steps can be 
 
     def load_newobj(self) -> None:
         arguments, kind = self.stack.pop(), self.stack.pop()
-        if not (isinstance(kind, type) and issubclass(kind, Record)):
+        if not (isinstance(kind, type) and issubclass(kind, Record | _OldTensor)):
             raise WeightsError("refused, it creates an object of an unknown class.")
         self.append(kind(*arguments))
 
     def load_build(self) -> None:
         state = self.stack.pop()
-        if not isinstance(self.stack[-1], Record | _Array | _DType):
+        if not isinstance(self.stack[-1], Record | _OldTensor | _Array | _DType):
             raise WeightsError("refused, it alters an object that should stay as it is.")
         self.stack[-1].__setstate__(state)
 
@@ -386,6 +388,25 @@ def _tensor(storage: Any, offset: int, shape: tuple, stride: tuple, *_: Any) -> 
         return storage.elements().as_strided(shape, stride, offset).contiguous()
 
     return Tensor(tuple(shape), storage.dtype, load)
+
+
+class _OldTensor(Tensor):
+    """A tensor or parameter of PyTorch 0.1: made empty or around its data, then given its state."""
+
+    def __init__(self, data: Any = None, *_: Any):
+        if data is not None:
+            self._become(data)
+
+    def __setstate__(self, state: tuple) -> None:
+        if len(state) == 4:  # storage, offset, shape, stride
+            self._become(_tensor(*state))
+        elif len(state) == 5:  # a variable: data, gradient, hooks and two flags
+            self._become(state[0])
+
+    def _become(self, tensor: Any) -> None:
+        if not isinstance(tensor, Tensor):
+            raise WeightsError("refused, a tensor is not made of numbers.")
+        vars(self).update(vars(tensor))
 
 
 def _persistent_object(meta: dict) -> Record:
@@ -457,6 +478,7 @@ def _is_count(number: Any) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 1 << 48
 
 
+OLD_TENSORS = {("torch", name.replace("Storage", "Tensor")) for name in DTYPES} | {("torch.nn.parameter", "Parameter")}
 RECORDS = {
     ("argparse", "Namespace"),
     ("collections", "OrderedDict"),

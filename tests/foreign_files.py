@@ -3,6 +3,7 @@
 import contextlib
 import io
 import pickle
+import struct
 import sys
 import types
 from pathlib import Path
@@ -116,6 +117,37 @@ def legacy(content) -> bytes:
     buffer = io.BytesIO()
     torch.save(content, buffer, _use_new_zipfile_serialization=False)
     return buffer.getvalue()
+
+
+def legacy_01(content) -> bytes:
+    """torch.save of 0.1: a tensor is made empty and then given storage and shape; parameters wrap theirs."""
+    storages: list[torch.Tensor] = []
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, item):
+            if not isinstance(item, Storage):
+                return None
+            storages.append(item.tensor)
+            return "storage", torch.FloatStorage, str(len(storages) - 1), "cpu", item.tensor.numel(), None
+
+        def reducer_override(self, item):
+            if isinstance(item, torch.nn.Parameter):
+                return torch.nn.Parameter, (item.data,), (True, False, {})
+            if isinstance(item, torch.Tensor):
+                return torch.FloatTensor, (), (Storage(item), 0, tuple(item.shape), item.stride())
+            return NotImplemented
+
+    buffer = io.BytesIO()
+    Pickler(buffer, 2).dump(content)
+    heads = [pickle.dumps(head, 2) for head in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    numbers = [struct.pack("<q", tensor.numel()) + tensor.numpy().tobytes() for tensor in storages]
+    keys = pickle.dumps([str(k) for k in range(len(storages))], 2)
+    return b"".join([*heads, buffer.getvalue(), keys, *numbers])
+
+
+class Storage:
+    def __init__(self, tensor):
+        self.tensor = tensor
 
 
 def nvlabs_state(resolution=16, channels=(8, 6, 3), w_dim=16, num_mapping_layers=2, seed=0) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from foreign_files import Persistent, foreign_modules, legacy, nvlabs_state, write_nvlabs, write_tensorflow
+from foreign_files import Persistent, foreign_modules, legacy, legacy_01, nvlabs_state, write_nvlabs, write_tensorflow
 from safetensors.torch import save_file
 
 from hdtalk.checkpoints import Record, Tensor, flatten, flatten_module, guarded, read_checkpoint
@@ -219,6 +219,19 @@ def test_every_type_survives(tmp_path, zipped):
         loaded = read[key].load()
         assert torch.equal(loaded, value) and loaded.dtype == value.dtype and read[key].shape == tuple(value.shape)
         assert loaded.is_contiguous()
+
+
+@pytest.mark.parametrize("wrap", [lambda tensor: tensor, torch.nn.Parameter])
+def test_the_oldest_tensors(tmp_path, wrap):
+    value = torch.arange(6.0).reshape(2, 3)
+    path = tmp_path / "x.pth"
+    path.write_bytes(legacy_01({"w": wrap(value), "bias": wrap(value[0].clone())}))
+    read = dict(flatten(read_checkpoint(path).content))
+    assert torch.equal(read["w"].load(), value) and read["w"].shape == (2, 3) and read["w"].dtype == torch.float32
+    assert torch.equal(read["bias"].load(), value[0])
+    path.write_bytes(legacy_01({"w": wrap(value)}).replace(b"K\x02K\x03\x86", b"K\x03K\x03\x86"))
+    with pytest.raises(WeightsError, match="past its storage"):
+        read_checkpoint(path)
 
 
 def test_training_checkpoint_with_optimiser_and_arguments(tmp_path):

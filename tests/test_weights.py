@@ -6,7 +6,7 @@ import multiprocessing
 import official_keys
 import pytest
 import torch
-from foreign_files import legacy, nvlabs_state, write_nvlabs
+from foreign_files import legacy, legacy_01, nvlabs_state, write_nvlabs
 from official_keys import filled
 
 import hdtalk
@@ -137,10 +137,15 @@ def test_official_parser_and_recogniser(tmp_path):
     assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())
 
 
+def parameters(state):
+    return {name: torch.nn.Parameter(value) for name, value in state.items()}
+
+
+@pytest.mark.parametrize("written", [legacy, legacy_01, lambda state: legacy_01(parameters(state))])
 @pytest.mark.parametrize("net, keys", [("alex", official_keys.alexnet), ("vgg", official_keys.vgg16)])
-def test_official_perceptual_backbones(tmp_path, net, keys):
+def test_official_perceptual_backbones(tmp_path, net, keys, written):
     path = tmp_path / "backbone.pth"
-    path.write_bytes(legacy(filled(keys())))
+    path.write_bytes(written(filled(keys())))
     loss = weights.load_perceptual(path, net)
     a, b = torch.rand(2, 2, 3, 64, 64) * 2 - 1
     distance = loss(a, b)

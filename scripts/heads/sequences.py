@@ -125,6 +125,20 @@ def render_take(scene: Scene, take: Take, a: HeadAssets, supersample: int = 2) -
         yield frame | {"image": np.clip(noisy, 0, 255).astype(np.uint8)}
 
 
+def take_landmarks(scene: Scene, take: Take, a: HeadAssets) -> np.ndarray:
+    """What render_take's frames say in landmarks_px, [T,68,2] float32, without drawing them."""
+    p = scene.params
+    shape = a.neutral + (np.asarray(p.identity, np.float32) @ a.identity).reshape(-1, 3)
+    frame = np.asarray(p.camera.frame, np.float64) * scene.width
+    points = []
+    for weights, pose, translation in zip(take.expression, take.pose, take.translation, strict=True):
+        shaped = shape + np.tensordot(weights, a.expression, 1).reshape(-1, 3)
+        points.append(
+            a.landmarks.project_shape(shaped, tuple(pose), tuple(translation), p.camera.distance, p.body_follow)
+        )
+    return (np.stack(points) @ frame[:, :2].T + frame[:, 2]).astype(np.float32)
+
+
 def living_background(scene: Scene, supersample: int) -> Iterator[np.ndarray]:
     """Linear RGB pictures for ever: a still room in which soft shapes (people far away, leaves, traffic) move."""
     size = (scene.width * supersample, scene.height * supersample)

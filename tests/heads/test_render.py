@@ -125,7 +125,7 @@ def test_shards_hold_what_a_still_gives_whatever_renders_them(assets_folder, hea
 
 
 def test_two_takes_differ_at_the_mouth_alone(head_assets):
-    from heads.sequences import perform, render_take, sample_scene
+    from heads.sequences import perform, render_take, sample_scene, take_landmarks
 
     rng = np.random.default_rng(2)
     person = replace(sample_identity(rng, head_assets, "test"), hair="short01")
@@ -135,6 +135,9 @@ def test_two_takes_differ_at_the_mouth_alone(head_assets):
     first, second = (
         next(render_take(scene, type(take)(*(track[6:] for track in take)), head_assets, 1)) for take in takes
     )
+    alone = take_landmarks(scene, takes[0], head_assets)
+    assert alone.shape == (10, 68, 2)
+    np.testing.assert_allclose(alone[6], first["landmarks_px"], atol=1e-3)
     moved = np.abs(first["landmarks_px"] - second["landmarks_px"]).max(1)
     assert moved[48:].max() > 0.5 and moved[17:27].max() < 0.05
     difference = np.abs(first["image"].astype(int) - second["image"]).max(-1)

@@ -1,0 +1,45 @@
+"""The score of target landmarks: nothing for the truth, one for a take left as it is."""
+
+import importlib.machinery
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hdtalk.speech_landmarks
+from hdtalk.config import SpeechConfig
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "measure_landmarks"
+
+
+@pytest.fixture(scope="module")
+def judge():
+    loader = importlib.machinery.SourceFileLoader("measure_landmarks", str(SCRIPT))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("measure_landmarks", loader))
+    loader.exec_module(module)
+    return module.judge
+
+
+@pytest.mark.parametrize("truth_share", [0.0, 0.5, 1.0])
+def test_the_share_of_the_error_that_is_left_is_the_score(judge, tiny_shot, monkeypatch, truth_share):
+    source = np.concatenate([tiny_shot[1]] * 5)
+    truth = source.copy()
+    opening = 3 * np.sin(np.arange(len(source)))[:, None]
+    truth[:, [56, 57, 58, 65, 66, 67], 1] += 3 + opening
+    truth[:, 5:12, 1] += 1 + opening / 2
+    monkeypatch.setattr(
+        hdtalk.speech_landmarks, "predict_landmarks", lambda *_, **__: source + truth_share * (truth - source)
+    )
+    scores = judge(
+        source,
+        truth,
+        np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32),
+        "neutral:1.0",
+        None,
+        SpeechConfig(),
+    )
+    for name in ("mouth", "jaw", "jitter"):
+        assert scores[name] == pytest.approx(1 - truth_share, abs=1e-4)
+    if truth_share == 1:
+        assert scores["opening"] == pytest.approx(1, abs=1e-4)

@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 from scipy.fft import irfft, rfft
+from scipy.ndimage import uniform_filter1d
 
 from hdtalk.audio_bands import (
     INT16,
@@ -28,7 +29,7 @@ from hdtalk.audio_bands import (
 from hdtalk.config import AudioConfig
 from hdtalk.data import SpeechFeatures
 from hdtalk.errors import InputError
-from hdtalk.soundtrack import sound_offset_s
+from hdtalk.soundtrack import has_sound, resampled, sound_offset_s
 from hdtalk.windows import FRAME_SAMPLES, ROW_SAMPLES, SAMPLE_RATE, mfcc_windows, num_video_frames, silent_frames
 
 logger = logging.getLogger(__name__)
@@ -143,6 +144,7 @@ class _Analysis:
         filtered, pitch = np.concatenate(self._filtered), np.concatenate(self._pitch)
         # The spectrum of 16-bit rounding noise as floor: digital silence looks like a quiet room, not like zeros.
         floor = ROUNDING_FLOOR
+        filtered = _without_noise(filtered)
         rows = cepstrum(filtered + floor)[:, 1:].astype(np.float32)
         silent_row = cepstrum(floor[None])[0, 1:].astype(np.float32)
         energy_db = _voice_band_db(filtered)
@@ -175,6 +177,22 @@ def _filterbank(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _voice_band_db(filtered: np.ndarray) -> np.ndarray:
     """Energy per row `[rows]` in dB, roughly against full scale, in the voice band."""
     return 10 * np.log10(filtered[:, VOICE_BAND].sum(-1) + 1e-3) - full_scale_db()
+
+
+def _without_noise(filtered: np.ndarray) -> np.ndarray:
+    """Filter energies `[rows, 26]` less the steady noise under them: spectral subtraction of what the quietest rows
+    have above the rounding floor, with the power averaged over three rows so that few tones of noise stay."""
+    config = AudioConfig()
+    if len(filtered) < config.noise_min_duration_s * SAMPLE_RATE / ROW_SAMPLES:
+        return filtered
+    loudness = uniform_filter1d(filtered[:, VOICE_BAND].sum(-1), 5, mode="constant")
+    quietest = np.argsort(loudness, kind="stable")[: int(config.noise_share * len(filtered))]
+    quiet = filtered[quietest].mean(0)
+    distance_db = _speech_level(_voice_band_db(filtered)) - _voice_band_db(quiet[None])[0]
+    low, high = config.noise_below_level_db
+    noise = np.maximum(quiet - ROUNDING_FLOOR, 0) * np.clip((distance_db - low) / (high - low), 0, 1)
+    power = uniform_filter1d(filtered, 3, axis=0, mode="nearest") + ROUNDING_FLOOR
+    return filtered * np.maximum(1 - config.noise_factor * noise / power, config.noise_least_gain)
 
 
 def _speech_level(energy_db: np.ndarray) -> float:
@@ -253,29 +271,24 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
     except (av.FFmpegError, ValueError, UnicodeError) as error:
         raise InputError(f"{path}: not a readable audio or video file ({_reason(error)}).") from error
     with container:
-        if not container.streams.audio:
-            raise InputError(f"{path}: there is no sound in this file. Expected an audio file, or a video with sound.")
+        if not has_sound(container):
+            what = "sound that can be decoded" if container.streams.audio else "sound"
+            raise InputError(f"{path}: there is no {what} in this file. Expected an audio file, or a video with sound.")
         stream: Any = container.streams.audio[0]
         limit_s = AudioConfig().max_duration_s
         known_s = (container.duration or 0) / av.time_base
         if known_s > limit_s:
             raise InputError(f"{path}: {_TOO_LONG.format(limit_s / 60)}")
         stream.thread_type = "AUTO"
-        resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
         pending, num_pending, num_total, failure = [], 0, 0, None
         try:
-            for frame in container.decode(stream):
-                frame.pts = None  # gaps in a file's time stamps must not stop the resampler
-                for part in resampler.resample(frame):
-                    pending.append(part.to_ndarray().mean(0))
-                    num_pending += pending[-1].size
+            for block in resampled(container.decode(stream), SAMPLE_RATE):
+                pending.append(block.mean(0))
+                num_pending += pending[-1].size
                 if num_pending >= SAMPLE_RATE:
                     num_total += num_pending
                     yield np.concatenate(pending)
                     pending, num_pending = [], 0
-            pending += (
-                [part.to_ndarray().mean(0) for part in resampler.resample(None)] if num_total + num_pending else []
-            )
         except (av.FFmpegError, ValueError) as error:
             failure = error
         num_total += sum(part.size for part in pending)

@@ -13,12 +13,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from hdtalk.config import EditConfig
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import HDTalkError, InputError, Stopped, UsageError
 from hdtalk.job import folder_beside, is_claimed, write_atomically
 from hdtalk.media import VIDEO_SUFFIXES
 from hdtalk.options import resolve
 from hdtalk.pipeline import EditResult, InversionResult, edit_video, invert_video
+from hdtalk.store import file_hash
+from hdtalk.weights import load_bundle
 
 log = logging.getLogger(__name__)
 
@@ -105,10 +108,19 @@ def run_batch(
     What an earlier call's table says of clips that are there, or not reached yet, is kept. Any error of one clip is
     noted and the next one begins; `Stopped` and Ctrl-C end the batch, and the same call goes on. With `overwrite` the
     same call makes all clips again, those made before it was stopped too. A job's folder goes when its video is made,
-    unless `keep_jobs`. Raises UsageError before the first for settings that no clip could have."""
-    resolve({name: value for name, value in options.items() if name not in _NO_SETTINGS})
+    unless `keep_jobs`. Raises UsageError before the first for settings that no clip could have, and for clips that are
+    there but were made with others."""
+    config = resolve({name: value for name, value in options.items() if name not in _NO_SETTINGS})
     if options.get("emotion"):
         parse_emotion(options["emotion"])
+    if not config.overwrite:
+        hashes = load_bundle(options.get("bundle", "auto"), "cpu").hashes
+        for work in works:
+            if _is_finished(work) and (changed := _changed(work, options, config, hashes)):
+                raise UsageError(
+                    f"{work.output}: made with other settings ({', '.join(changed)}). Choose another --out, or add "
+                    "--overwrite."
+                )
     earlier = _read_table(table)
     lines, rows = dict(earlier), []
     for work in works:
@@ -149,6 +161,37 @@ def _is_finished(work: Work) -> bool:
     """Whether video and manifest, which is written last, are there, and not left by a run that had more to do."""
     both = work.output.exists() and work.output.with_suffix(".json").exists()
     return both and not is_claimed(work.job, work.output)
+
+
+def _changed(work: Work, options: dict[str, Any], config: EditConfig, hashes: dict[str, str]) -> list[str]:
+    """What a finished clip was made with that is not what is asked for now; nothing where its manifest does not say."""
+    try:
+        manifest = json.loads(work.output.with_suffix(".json").read_text())
+        had = {**manifest["inputs"], "emotion": manifest["emotion"], "bundle": manifest["bundle"]["sha256"]}
+        wanted = json.loads(json.dumps(asdict(config)))
+        settings = _flat(manifest["configuration"]).items()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []
+    emotion = options.get("emotion") or options.get("emotion_from")
+    changed = ["bundle"] * (had["bundle"] != hashes) + ["emotion"] * (had["emotion"] != (emotion and str(emotion)))
+    for kind, path in (("video", work.video), ("speech", work.speech)):
+        known = had.get(kind)
+        if (known is None) != (path is None) or (known and path and not _is_file(known, path)):
+            changed.append(kind)
+    asked = _flat(wanted)
+    return changed + [name for name, value in settings if name != "overwrite" and asked.get(name, value) != value]
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """`{"invert": {"steps": 5}}` -> `{"invert.steps": 5}`."""
+    groups = {name: value for name, value in settings.items() if isinstance(value, dict)}
+    single = {name: value for name, value in settings.items() if name not in groups}
+    return single | {f"{group}.{name}": value for group, own in groups.items() for name, value in own.items()}
+
+
+def _is_file(known: dict[str, str], path: Path) -> bool:
+    """Whether a manifest's record of an input means this file, here or where it was before."""
+    return known["path"] == str(path) or known["sha256"] == file_hash(path)
 
 
 def _there(work: Work, earlier: Row | None) -> Row:

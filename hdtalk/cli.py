@@ -14,7 +14,7 @@ from hdtalk import __version__
 from hdtalk.command import OneLineErrors
 from hdtalk.config import EditConfig
 from hdtalk.errors import HDTalkError, UsageError, WeightsError
-from hdtalk.options import CHOICES
+from hdtalk.options import CHOICES, resolve
 
 # Threads that wait leave their cores to others: on a busy machine waiting at full speed costs many times the work
 # itself. The library that PyTorch brings reads this when PyTorch is imported.
@@ -159,13 +159,10 @@ def weights_verify(names: tuple[str, ...]) -> None:
     entries = list(library.installed_files())
     with contextlib.suppress(HDTalkError):
         entries += library.load_bundle("demo").files.values()
-    wanted = [
-        (folder, entry)
-        for folder, entry in entries
-        if not names or {entry.file, entry.role, folder.name if folder.name == "demo" else "ffhq"} & set(names)
-    ]
-    if names and not wanted:
-        raise WeightsError(f"{', '.join(names)}: nothing installed by that name. Try `hdtalk weights list`.")
+    wanted = [(folder, entry) for folder, entry in entries if not names or _names_of(folder, entry) & set(names)]
+    known = {name for folder, entry in entries for name in _names_of(folder, entry)}
+    if unknown := [name for name in names if name not in known]:
+        raise WeightsError(f"{', '.join(unknown)}: nothing installed by that name. Try `hdtalk weights list`.")
     failures = []
     for folder, entry in wanted:
         try:
@@ -176,6 +173,10 @@ def weights_verify(names: tuple[str, ...]) -> None:
             click.echo(f"damaged  {error}")
     if failures:
         raise WeightsError(f"{len(failures)} of {len(wanted)} files are damaged. Remove them and fetch them again.")
+
+
+def _names_of(folder, entry) -> set[str]:
+    return {entry.file, entry.role, folder.name if folder.name == "demo" else "ffhq"}
 
 
 @weights.command("path")
@@ -476,7 +477,8 @@ def emotion(video, speech, interp, steps, at_s, job, resume, settings, dry_run, 
 
     options = _given(options, settings)
     if dry_run:
-        options["output"] = output_of(video, interp, options.get("output"), options.get("overwrite", False))
+        named, others = options.get("output"), [speech, options.get("track")]
+        options["output"] = output_of(video, interp, named, options.get("overwrite", False), others)
         _show_plan(pipeline.plan_edit(video, speech, **options), as_json)
         return click.echo("the strip takes one more inversion, of a single frame", err=True)
     if job or not resume:
@@ -521,7 +523,6 @@ def landmarks(
 
     from hdtalk import landmarks, media
     from hdtalk.device import resolve_device
-    from hdtalk.options import resolve
     from hdtalk.outputs import check_outputs
 
     if emotion and emotion_from:
@@ -585,6 +586,7 @@ def _given(options: dict, settings: tuple[str, ...]) -> dict:
         name, equals, value = setting.partition("=")
         if not equals:
             raise UsageError(f"--set {setting}: expected NAME=VALUE, for example optimise.steps=60.")
+        resolve({name.strip(): value.strip()})  # nothing but settings: `job` and others have options of their own
         explicit[name.strip()] = value.strip()
     return explicit
 

@@ -29,8 +29,14 @@ class OneLineErrors:
             else:
                 why = error.strerror or type(error).__name__
                 failure = HDTalkError(f"{error.filename}: {why}. Check the path and its permissions.")
-        except MemoryError:
-            failure = ResourceError("memory ran out. Try a smaller --batch-size or a shorter clip.")
+        except click.Abort:  # Ctrl-C at a question
+            failure = Stopped("stopped")
+        except (MemoryError, RuntimeError) as error:
+            from hdtalk.device import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
+            failure = ResourceError("memory ran out. Try a shorter clip, smaller batches, or --device cpu.")
         if ctx.params.get("debug"):
             raise failure
         click.echo(f"{ctx.command.name}: {' '.join(str(failure).split())}", err=True)

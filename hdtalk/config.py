@@ -65,6 +65,11 @@ class AudioConfig:
     pause_below_level_db: float = 36.0  # a pause is this much quieter than the speech ...
     pause_above_floor_db: float = 6.0  # ... or this close to the recording's own noise floor
     min_pause_s: float = 0.14  # shorter gaps are the closures of stops
+    noise_share: float = 0.05  # of the rows, the quietest ones, are taken for the recording's steady noise ...
+    noise_factor: float = 2.0  # ... so many times of which is subtracted from the power in every filter, ...
+    noise_least_gain: float = 0.1  # ... but this share of it stays
+    noise_min_duration_s: float = 1.0  # shorter recordings do not show what their noise is,
+    noise_below_level_db: tuple[float, float] = (1.0, 2.0)  # nor do those without quieter rows: not at all, fully
 
 
 @dataclass(frozen=True)

@@ -119,4 +119,4 @@ def _unchanged(difference: torch.Tensor, threshold: float) -> torch.Tensor:
     """Near 1 where the edit left the crop as it was, near 0 where it changed: [1,R,R], smooth over a few pixels."""
     change = difference.abs().amax(0, keepdim=True)[None]
     change = F.avg_pool2d(F.pad(change, (2, 2, 2, 2), mode="replicate"), 5, stride=1)[0]
-    return torch.exp(-((change / threshold) ** 2))
+    return torch.exp(-((change / max(threshold, 1e-6)) ** 2))

@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,10 @@ def interpolate_emotion(
     if steps < 2:
         raise UsageError(f"--steps {steps}: expected at least 2, the two ends.")
     ends = parse_ends(interp)
-    output = output_of(video, interp, output, resolve(options).overwrite)
+    output = output_of(video, interp, output, resolve(options).overwrite, [speech, track])
     common = {"bundle": bundle, "device": device, "progress": progress, **options}
-    run = Run.prepare(video, speech, output, bundle, device, None, None, track, progress, options)
+    recordings = [end for end in ends if not _is_emotion(end)]
+    run = Run.prepare(video, speech, output, bundle, device, None, None, track, progress, options, inputs=recordings)
     features, fps, model = run.speech, run.info.fps, run.bundle.speech
     assert features is not None
     first, second = (_code(model, end) for end in ends)
@@ -101,12 +102,20 @@ def interpolate_emotion(
 
 
 def output_of(
-    video: str | os.PathLike, interp: str, output: str | os.PathLike | None = None, overwrite: bool = False
+    video: str | os.PathLike,
+    interp: str,
+    output: str | os.PathLike | None = None,
+    overwrite: bool = False,
+    others: Sequence[Any] = (),
 ) -> Path:
-    """The video that will be written. Raises UsageError when strip or landmarks cannot be written beside it."""
-    names = "-".join(_name(end).replace(":", "") for end in parse_ends(interp))
+    """The video that will be written. Raises UsageError when strip or landmarks cannot be written beside it, or would
+    replace the video, an end of `interp` or one of the `others` that are files."""
+    ends = parse_ends(interp)
+    names = "-".join(_name(end).replace(":", "") for end in ends)
     output = Path(output or Path(video).with_name(f"{Path(video).stem}_{names}.mp4"))
-    check_outputs([output.with_suffix(".png"), output.with_suffix(".npz")], [Path(video)], overwrite)
+    recordings = [end for end in ends if not _is_emotion(end)]
+    inputs = [Path(path) for path in (video, *recordings, *others) if isinstance(path, str | os.PathLike)]
+    check_outputs([output.with_suffix(".png"), output.with_suffix(".npz")], inputs, overwrite)
     return output
 
 

@@ -23,7 +23,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -39,12 +39,12 @@ _OWN_FILE = re.compile(r"stage\.json|\d{6,}\.safetensors|\.(stage\.json|\d{6,}\.
 
 
 class Job:
-    """A job folder that this process holds the lock of. Use as a context manager.
+    """A job folder that this process holds the lock of; `restart` names the stages to forget. Use as a context manager.
 
     Raises `ResourceError` when another run holds the folder (naming it), `InputError` when the folder cannot be made.
     """
 
-    def __init__(self, folder: str | Path, *, restart: bool = False):
+    def __init__(self, folder: str | Path, *, restart: Collection[str] = ()):
         self.folder = Path(folder)
         self._lock_file: TextIO | None = None
         self._restart = restart
@@ -75,9 +75,9 @@ class Job:
         for leftover in self.folder.glob("*/.*.part"):  # of a run that was killed in the middle of a write
             if _OWN_FILE.fullmatch(leftover.name):
                 leftover.unlink(missing_ok=True)
-        if self._restart:
-            for record in self.folder.glob("*/stage.json"):
-                _clear(record.parent)
+        for name in self._restart:
+            if (self.folder / name / "stage.json").exists():
+                _clear(self.folder / name)
         return self
 
     def __exit__(self, *exc_info) -> None:

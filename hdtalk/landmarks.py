@@ -13,7 +13,7 @@ from hdtalk.config import EditConfig, SpeechConfig
 from hdtalk.data import FaceTrack, SpeechFeatures
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import InputError, UsageError
-from hdtalk.plan import frame_order
+from hdtalk.plan import frame_order, used_frames
 from hdtalk.run import read_landmarks
 from hdtalk.store import temporary
 
@@ -89,21 +89,23 @@ def speak_shot(
     if emotion:
         parse_emotion(emotion)  # before the long part
     known_px = read_landmarks(track)
+    first, stop = used_frames(info, config)
     if known_px is None:
-        face = _track(video, info, models, config, progress)
+        face = _track(video, info, (first, stop), models, config, progress)
     else:
-        if len(known_px) != info.num_frames:
-            raise InputError(f"{video}: has {info.num_frames} frames, but its landmarks have {len(known_px)}.")
+        if len(known_px) != stop - first:
+            raise InputError(f"{video}: {stop - first} frames are used, but its landmarks have {len(known_px)}.")
         face = FaceTrack(known_px, np.ones(len(known_px), bool))
     wanted = audio.num_video_frames(features, info.fps)
-    order = frame_order(info.num_frames, wanted, config.audio_longer, config.audio_shorter)
+    order = frame_order(stop - first, wanted, config.audio_longer, config.audio_shorter)
     source_px = face.landmarks_px[order]
     heard = speech_landmarks.hears_shot(config.speech, emotion, emotion_from)
     spoken_px = predict_landmarks(
         features, source_px, info.fps, model=models.speech, emotion=emotion, emotion_from=emotion_from,
-        shot_speech=audio.read_shot_speech(video) if heard else None, config=config.speech,
+        shot_speech=audio.read_shot_speech(video, float(first / info.fps), float(stop / info.fps)) if heard else None,
+        config=config.speech,
     )  # fmt: skip
-    return SpokenShot(spoken_px, source_px, order, ~face.present[order], info.fps)
+    return SpokenShot(spoken_px, source_px, first + order, ~face.present[order], info.fps)
 
 
 def save_landmarks(path: str | os.PathLike, shot: SpokenShot) -> None:
@@ -139,12 +141,12 @@ def write_preview(
             writer.write(frame if missing else draw_landmarks(frame, points))
 
 
-def _track(video, info, models, config, progress) -> FaceTrack:
+def _track(video, info, span, models, config, progress) -> FaceTrack:
     from hdtalk import face_landmarks, media
 
     return face_landmarks.track_face(
-        lambda start, stop: media.read_frames(video, start, stop, config.media),
-        info.num_frames,
+        lambda start, stop: media.read_frames(video, span[0] + start, span[0] + stop, config.media),
+        span[1] - span[0],
         float(info.fps),
         models.detector,
         models.landmarker,

@@ -21,7 +21,7 @@ from hdtalk.config import MediaConfig
 from hdtalk.data import ColourTags, VideoInfo
 from hdtalk.errors import DISK_FULL, InputError, ResourceError, UsageError
 from hdtalk.outputs import check_writable
-from hdtalk.soundtrack import Soundtrack
+from hdtalk.soundtrack import Soundtrack, has_sound
 from hdtalk.tonemap import is_hdr, tone_map
 
 log = logging.getLogger(__name__)
@@ -330,7 +330,7 @@ def _scan(path: str, size: int, modified_ns: int, config: MediaConfig) -> _Scan:
             fps=fps,
             num_frames=num_frames,
             duration_s=float(num_frames / fps),
-            has_audio=bool(container.streams.audio),
+            has_audio=has_sound(container),
             colour=ColourTags(first.color_primaries, first.color_trc, first.colorspace, first.color_range),
             pixel_aspect=1 / aspect if orientation[0] else aspect,
             codec=stream.codec.name,

@@ -32,6 +32,7 @@ CHOICES = {
 }
 NOT_NEGATIVE = ("seed", "trim_start", "trim_end")
 NOT_NEGATIVE_WORDS = {"steps", "passes", "patience", "rate", "crf", "lambda"}  # a name's first or last
+POSITIVE = ("crop.scale", "faces.box_reference", "faces.refine_scale", "media.audio_bitrate_per_channel")
 HIGHEST = {"media.crf": 63}
 
 
@@ -104,6 +105,8 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         raise UsageError(f"{name}: {value} is not possible; expected a finite number.")
     if bounded and value < 0:
         raise UsageError(f"{name}: {value} is not possible; expected 0 or more.")
+    if name in POSITIVE and value <= 0:
+        raise UsageError(f"{name}: {value} is not possible; expected more than 0.")
     if value > HIGHEST.get(name, value):
         raise UsageError(f"{name}: {value} is not possible; expected at most {HIGHEST[name]}.")
     if name.endswith(("batch_size", "chunk_frames", "components", "_every")) and value < 1:

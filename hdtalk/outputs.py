@@ -15,6 +15,10 @@ def check_writable(path: str | os.PathLike, overwrite: bool) -> None:
         raise UsageError(f"{path} exists already. Choose another name or add --overwrite.")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: the folder {path.absolute().parent} does not exist.")
+    try:
+        path.with_name(f".{path.name}.partial").exists()  # the longest name that is used for it on the way
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}. Choose a shorter name.") from error
     try:  # permissions alone do not tell: file systems may be read-only
         tempfile.TemporaryFile(dir=path.absolute().parent).close()
     except OSError as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from hdtalk.job import Job, stoppable
 from hdtalk.plan import Plan
-from hdtalk.run import Run
+from hdtalk.run import STAGES, Run
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 PathLike = str | os.PathLike
@@ -77,9 +77,11 @@ def edit_video(
 
     Raises UsageError, InputError, WeightsError, ResourceError or Stopped; the output appears only when it is complete.
     """
-    run = Run.prepare(video, speech, output, bundle, device, job, landmarks, track, progress, options)
-    run.set_emotion(emotion, emotion_from)
-    with stoppable(run.job_folder), Job(run.job_folder, restart=restart) as run.job:
+    run = Run.prepare(
+        video, speech, output, bundle, device, job, landmarks, track, progress, options,
+        emotion=emotion, emotion_from=emotion_from,
+    )  # fmt: skip
+    with stoppable(run.job_folder), Job(run.job_folder, restart=STAGES if restart else ()) as run.job:
         face = run.find_face()
         crops = run.cut_crops(face)
         inversion = run.invert(face, crops)
@@ -117,7 +119,7 @@ def invert_video(
     and errors as in `edit_video`; `output` by default VIDEO_inverted.mp4.
     """
     run = Run.prepare(video, None, output, bundle, device, job, None, track, progress, options)
-    with stoppable(run.job_folder), Job(run.job_folder, restart=restart) as run.job:
+    with stoppable(run.job_folder), Job(run.job_folder, restart=STAGES if restart else ()) as run.job:
         face = run.find_face()
         crops = run.cut_crops(face)
         inversion = run.invert(face, crops)
@@ -145,6 +147,7 @@ def plan_edit(
     **options: Any,
 ) -> Plan:
     """Checks everything that `edit_video` (or, without speech, `invert_video`) checks first, and estimates its cost."""
-    run = Run.prepare(video, speech, output, bundle, device, job, landmarks, track, None, options, estimate=True)
-    run.set_emotion(emotion, emotion_from)
-    return run.plan
+    return Run.prepare(
+        video, speech, output, bundle, device, job, landmarks, track, None, options, estimate=True,
+        emotion=emotion, emotion_from=emotion_from,
+    ).plan  # fmt: skip

@@ -12,7 +12,7 @@ from hdtalk.config import EditConfig
 from hdtalk.data import VideoInfo
 from hdtalk.descent import frozen, in_batches
 from hdtalk.device import autocast
-from hdtalk.errors import ResourceError
+from hdtalk.errors import ResourceError, UsageError
 from hdtalk.images import resize
 
 CROP_CHUNK = 64  # frames per file of crops
@@ -72,9 +72,13 @@ def frame_order(num_frames: int, wanted: int, longer: str, shorter: str) -> np.n
 
 
 def used_frames(info: VideoInfo, config: EditConfig) -> tuple[int, int]:
-    """First frame and the one after the last that --trim-start and --trim-end leave."""
+    """First frame and the one after the last that --trim-start and --trim-end leave. Raises `UsageError` for none."""
     start = min(round(config.trim_start * float(info.fps)), info.num_frames)
     stop = min(round(config.trim_end * float(info.fps)), info.num_frames) if config.trim_end else info.num_frames
+    if stop <= start:
+        raise UsageError(
+            f"{info.path}: no frame is left between --trim-start and --trim-end ({info.duration_s:.2f} s)."
+        )
     return start, stop
 
 

@@ -6,7 +6,6 @@ import logging
 import os
 import platform
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,10 +141,11 @@ class Run:
 
     @classmethod
     def prepare(
-        cls, video, speech, output, bundle, device, job, landmarks, track, progress, options, estimate=False
-    ) -> "Run":
+        cls, video, speech, output, bundle, device, job, landmarks, track, progress, options, estimate=False,
+        emotion=None, emotion_from=None, inputs=(),
+    ) -> "Run":  # fmt: skip
         """Everything that can be refused is refused here, before any heavy work; `estimate` also looks for faces and
-        measures how long the work will take."""
+        measures how long the work will take. `inputs`: files beside the arguments that no output may replace."""
         config = resolve(options)
         _background_db(config.audio_mix)
         face_landmarks.check_face(config.faces.face)
@@ -158,14 +158,14 @@ class Run:
         there = [path for path in (output, *beside) if path.exists()]
         if there and all(is_claimed(job_folder, path) for path in there):
             config = dataclasses.replace(config, overwrite=True)
-        check_outputs([output, *beside], (Path(path) for path in (video, speech) if path is not None), config.overwrite)
+        given = [path for path in (video, speech, emotion_from, landmarks, track, *inputs) if _is_path(path)]
+        check_outputs([output, *beside], map(Path, given), config.overwrite)
+        if any(job_folder.resolve() == path.resolve() for path in (output, *beside)):
+            raise UsageError(f"--job {job_folder}: an output has this name. Choose another folder.")
+        check_emotion(emotion, emotion_from, landmarks)
         info = media.probe(video, config.media)
         media.check_encoder(config.media, output, info)
         first, stop = used_frames(info, config)
-        if stop <= first:
-            raise UsageError(
-                f"{video}: no frame is left between --trim-start and --trim-end ({info.duration_s:.2f} s)."
-            )
         landmarks_px = read_landmarks(landmarks)
         track_px = read_landmarks(track)
         if track_px is not None and len(track_px) != stop - first:
@@ -182,15 +182,25 @@ class Run:
         elif features is not None:
             wanted = audio.num_video_frames(features, info.fps)
         order = frame_order(stop - first, wanted, config.audio_longer, config.audio_shorter)
+        if landmarks_px is not None and len(landmarks_px) < len(order):
+            raise InputError(
+                f"{_name(landmarks)}: {len(landmarks_px)} frames of landmarks for {len(order)} frames of video. "
+                "Give all of them, or --audio-shorter trim."
+            )
         stale = [path for path, wanted in others.items() if path.exists() and not wanted]
         notes = [f"{path} is an earlier run's and stays" for path in stale]
         if wanted != stop - first and speech is not None:
             notes.append(_length_note(wanted, stop - first, info, config))
+        if config.audio_mix and not info.has_audio:
+            notes.append(f"{video} has no sound that could be kept: --audio-mix changes nothing")
         device = resolve_device(device)
         dtype = resolve_precision(config.precision, device)
         networks = load_bundle(bundle, device)
-        if features is not None:
-            networks.speech  # noqa: B018 (a bundle without it is refused now)
+        roles = {"generator", "encoder", "perceptual"} | ({"landmarker", "parser"} if speech is not None else set())
+        roles |= {"detector", "landmarker"} if track_px is None else set()
+        roles |= {"speech"} if features is not None else set()
+        for role in sorted(roles):
+            getattr(networks, role)  # a bundle without it is refused now
         keep_large_buffers()
         check_stage_folders(job_folder / stage for stage in STAGES)
         memory, disk = estimate_bytes(networks, config, stop - first, len(order))
@@ -211,18 +221,8 @@ class Run:
         return cls(
             config, video, None if speech is None else Path(speech), features, output, job_folder, info, first,
             stop - first, order, networks, device, dtype, landmarks_px, track_px, progress or (lambda *_: None),
-            plan, {},
+            plan, {}, emotion=emotion, emotion_from=emotion_from,
         )  # fmt: skip
-
-    def set_emotion(self, emotion: str | None, emotion_from: PathLike | None) -> None:
-        """Which emotion the face shows, instead of the voice's own. Raises `UsageError` or `InputError`."""
-        if emotion is not None and emotion_from is not None:
-            raise UsageError("--emotion and --emotion-from contradict each other. Give one of them.")
-        if emotion is not None:
-            parse_emotion(emotion)
-        if emotion_from is not None:
-            open_audio(emotion_from).close()
-        self.emotion, self.emotion_from = emotion, emotion_from
 
     def find_face(self) -> FaceTrack:
         """Landmarks of the person in every used source frame."""
@@ -322,7 +322,7 @@ class Run:
                 inputs["shot"] = f"{self.video_hash} {self.first} {self.num_source}"
                 if self.emotion_from is not None:
                     inputs["emotion_from"] = file_hash(self.emotion_from)
-                stage = self.job.stage("speech", inputs=inputs, config=self.config.speech, version=3)
+                stage = self.job.stage("speech", inputs=inputs, config=self.config.speech, version=4)
                 if not stage.complete:
                     stage.save(0, {"landmarks_px": self._predict_landmarks(source_px)})
                     stage.finish()
@@ -731,9 +731,10 @@ def read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:
             with open(source, "rb") as file:
                 array = np.load(file, allow_pickle=False)
                 array = array if isinstance(array, np.ndarray) else array["landmarks_px"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # a damaged file can break the parsers in any way
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(
-                f"{name}: no landmarks in it ({error}). Expected .npz with landmarks_px [T,68,2]."
+                f"{name}: no landmarks in it ({reason}). Expected .npz with landmarks_px [T,68,2]."
             ) from error
     if array.ndim != 3 or array.shape[1:] != (68, 2) or not len(array) or array.dtype.kind not in "fiu":
         raise InputError(f"{name}: {array.dtype} {array.shape}, expected numbers [T,68,2].")
@@ -743,6 +744,22 @@ def read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:
     if (eyes_px < 1).any():
         raise InputError(f"{name}: frame {eyes_px.argmin()} has its eyes in one place. Expected full-frame pixels.")
     return array.astype(np.float32)
+
+
+def check_emotion(emotion: str | None, emotion_from: PathLike | None, landmarks: Any = None) -> None:
+    """Raises `UsageError` or `InputError` where the face cannot show this emotion instead of the voice's own."""
+    if emotion is not None and emotion_from is not None:
+        raise UsageError("--emotion and --emotion-from contradict each other. Give one of them.")
+    if emotion is not None:
+        parse_emotion(emotion)
+    if emotion_from is not None:
+        audio.read_speech(emotion_from, warn=False)
+    if landmarks is not None and (emotion is not None or emotion_from is not None):
+        raise UsageError("--landmarks say what the face does, so no emotion can be chosen. Leave one of them out.")
+
+
+def _is_path(source: Any) -> bool:
+    return isinstance(source, str | os.PathLike)
 
 
 def _name(source: PathLike | np.ndarray) -> str:

@@ -79,7 +79,7 @@ def to_json(evaluation: Evaluation) -> str:
     could not be measured is null."""
 
     def plain(values: dict[str, float]) -> dict[str, float | str | None]:
-        return {column: _json_number(value) for column, value in values.items()}
+        return {column: json_number(value) for column, value in values.items()}
 
     content = {
         "crop": evaluation.crop,
@@ -114,7 +114,8 @@ def to_csv(evaluation: Evaluation) -> str:
     return stream.getvalue()
 
 
-def _json_number(value: float) -> float | str | None:
+def json_number(value: float) -> float | str | None:
+    """A score as JSON can hold it: nothing for one that was not measured, "inf" for an infinite one."""
     if math.isnan(value):
         return None
     return str(value) if math.isinf(value) else value

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from typing import Any
@@ -92,7 +92,8 @@ class Soundtrack:
             block = self._mix(min(BLOCK, until - self._written))
             if not block.shape[1]:
                 return
-            frame = av.AudioFrame.from_ndarray(block, "fltp", self._layout)
+            packed = np.ascontiguousarray(block.T).reshape(1, -1)  # not planar: see `resampled`
+            frame = av.AudioFrame.from_ndarray(packed, "flt", self._layout)
             frame.sample_rate, frame.pts, frame.time_base = self.rate, self._written, Fraction(1, self.rate)
             container.mux(self._stream.encode(frame))
             self._written += block.shape[1]
@@ -141,10 +142,16 @@ def open_audio(path: str | os.PathLike) -> av.container.InputContainer:
         container = av.open(os.path.abspath(path), options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError, OSError):
         raise InputError(f"{path}: is not a sound file or is damaged. Expected wav, flac, mp3, m4a or ogg.") from None
-    if not container.streams.audio:
+    if not has_sound(container):
+        reason = "sound in a format that cannot be decoded" if container.streams.audio else "no sound"
         container.close()
-        raise InputError(f"{path}: holds no sound.")
+        raise InputError(f"{path}: holds {reason}. Expected wav, flac, mp3, m4a or ogg.")
     return container
+
+
+def has_sound(container: av.container.InputContainer) -> bool:
+    """Whether there is a sound that can be decoded; one of an unknown kind counts as none."""
+    return bool(container.streams.audio) and container.streams.audio[0].codec_context is not None
 
 
 def decode_audio(container, rate: int, start_s: float | None = None) -> Iterator[np.ndarray]:
@@ -154,16 +161,33 @@ def decode_audio(container, rate: int, start_s: float | None = None) -> Iterator
     out, and silence stands where there is none yet. Raises InputError when the file has gone.
     """
     ahead = 0 if start_s is None else round((sound_offset_s(container.name) - start_s) * rate)  # silence; < 0: cut
-    resampler = av.AudioResampler("fltp", None, rate)
-    for frame in chain(_decoded(container, container.streams.audio[0]), [None]):
-        for block in resampler.resample(frame):
-            samples = block.to_ndarray()
-            while ahead > 0:
-                yield np.zeros((len(samples), min(ahead, rate)), np.float32)
-                ahead -= min(ahead, rate)
-            if -ahead < samples.shape[1]:
-                yield samples[:, -ahead:]
-            ahead = min(0, ahead + samples.shape[1])
+    for samples in resampled(_decoded(container, container.streams.audio[0]), rate):
+        while ahead > 0:
+            yield np.zeros((len(samples), min(ahead, rate)), np.float32)
+            ahead -= min(ahead, rate)
+        if -ahead < samples.shape[1]:
+            yield samples[:, -ahead:]
+        ahead = min(0, ahead + samples.shape[1])
+
+
+def resampled(frames: Iterable[av.AudioFrame], rate: int) -> Iterator[np.ndarray]:
+    """Blocks of float32 [channels, samples] at `rate`, whatever the frames' own format, channels and rate are; these
+    may change in the middle."""
+    resampler, kind = av.AudioResampler("flt", None, rate), None
+    for frame in chain(frames, [None]):
+        now = None if frame is None else (frame.format.name, frame.layout.name, frame.sample_rate)
+        if now != kind:
+            if kind is not None:
+                yield from map(_samples, resampler.resample(None))
+            # packed: PyAV reads planar sound beyond its own memory where there are more than seven channels
+            resampler, kind = av.AudioResampler("flt", None, rate), now
+        if frame is not None:
+            frame.pts = None  # gaps in a file's time stamps must not stop the resampler
+            yield from map(_samples, resampler.resample(frame))
+
+
+def _samples(block: av.AudioFrame) -> np.ndarray:
+    return block.to_ndarray().reshape(-1, block.layout.nb_channels).T
 
 
 def sound_offset_s(path: str | os.PathLike) -> float:

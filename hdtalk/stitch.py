@@ -215,7 +215,7 @@ def _missed_detail(generator, source, edited, pivots, config) -> torch.Tensor:
     reconstruction = generator.synthesise(pivots).float()
     change = (edited - reconstruction).abs().amax(1, keepdim=True)
     change = _blur(change, max(1.0, source.shape[-1] * 0.012))
-    return (source - reconstruction) * torch.exp(-((change / config.detail_threshold) ** 2))
+    return (source - reconstruction) * torch.exp(-((change / max(config.detail_threshold, 1e-6)) ** 2))
 
 
 def _classes(parser, images, classes: tuple[int, ...]) -> torch.Tensor:

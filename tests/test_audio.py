@@ -4,7 +4,9 @@ import wave
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
+from hdtalk import audio
 from hdtalk.audio import (
     mfcc,
     mfcc_windows,
@@ -92,6 +94,36 @@ def test_pauses_are_found_in_noise(noise_db):
     assert silent[:10].mean() > 0.9
     assert silent[-10:].mean() > 0.9
     assert silent[14:36].mean() < 0.1
+
+
+def syllables():
+    """Three seconds of a voice that swells and stops, with half a second of silence at both ends."""
+    time = np.arange(2 * RATE) / RATE
+    return np.pad(voice(2.0) * np.clip(np.sin(2 * np.pi * 2 * time), 0, 1), RATE // 2)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.9])
+def test_steady_noise_is_taken_out_and_speech_stays(monkeypatch, tilt):
+    rng = np.random.default_rng(5)
+    speech = syllables()
+    noise = lfilter([1], [1, -tilt], rng.normal(size=len(speech)))
+    noisy = speech + noise / noise.std() * speech[np.abs(speech) > 0.01].std() * 10 ** (-15 / 20)
+    clean, freed = read_speech(speech), read_speech(noisy)
+    monkeypatch.setattr(audio, "_without_noise", lambda filtered: filtered)
+    heard = read_speech(noisy)
+    np.testing.assert_allclose(clean.mfcc, read_speech(speech).mfcc, atol=1e-4)  # nothing to take out
+    loud = clean.prosody[:, 2] > -1
+    error = [np.abs(found.mfcc - clean.mfcc)[loud].mean() for found in (freed, heard)]
+    assert error[0] < 0.9 * error[1]
+    quiet = clean.prosody[:, 2] < -2
+    fall = [np.median(found.prosody[loud, 2]) - np.median(found.prosody[quiet, 2]) for found in (freed, heard)]
+    assert fall[0] > fall[1] + 0.3  # 6 dB: pauses are quieter again
+
+
+def test_a_voice_without_pauses_is_no_noise():
+    steady = voice(2.0)
+    whole = mfcc(np.round(steady.astype(np.float64) * 32768))[:, 1:]
+    np.testing.assert_allclose(read_speech(np.round(steady * 32768) / 32768).mfcc, whole, atol=0.1)
 
 
 @pytest.mark.parametrize(("rate", "channels", "width"), [(44100, 2, 2), (48000, 1, 3), (8000, 1, 2), (22050, 1, 4)])

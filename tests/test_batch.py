@@ -39,6 +39,24 @@ def table_of(path):
         return list(csv.DictReader(file))
 
 
+def test_clips_made_with_other_settings_are_not_taken_for_done(tiny_shot, tiny_bundle_folder, tmp_path):
+    video, track, _ = tiny_shot
+    for folder in ("clips", "tracks", "out"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(video, tmp_path / "clips" / "a.mp4")
+    np.savez(tmp_path / "tracks" / "a.npz", landmarks_px=track)
+    works = plan_batch(tmp_path / "clips", tmp_path / "out", "none", tmp_path / "tracks")
+    given = QUICK | {"bundle": str(tiny_bundle_folder), "device": "cpu"}
+    assert [row.state for row in run_batch(works, tmp_path / "out" / "batch.csv", **given)] == ["made"]
+    assert [row.state for row in run_batch(works, tmp_path / "out" / "batch.csv", **given)] == ["there"]
+    before = (tmp_path / "out" / "a.mp4").read_bytes()
+    with pytest.raises(UsageError, match=r"a\.mp4: made with other settings \(seed\)"):
+        run_batch(works, tmp_path / "out" / "batch.csv", **given, seed=1)
+    assert (tmp_path / "out" / "a.mp4").read_bytes() == before
+    rows = run_batch(works, tmp_path / "out" / "batch.csv", **given, seed=1, overwrite=True)
+    assert [row.state for row in rows] == ["made"]
+
+
 @pytest.fixture
 def inverted(monkeypatch):
     """Inversions that take no time, and the names that they were asked for: `zip` breaks, `stop` stops."""

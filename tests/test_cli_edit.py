@@ -144,6 +144,14 @@ ARGUMENTS = {
     "unknown emotion": (["--emotion", "hungry"], 2),
     "emotion out of range": (["--emotion", "happy:3"], 2),
     "two emotions": (["--emotion", "happy", "--emotion-from", "speech.wav"], 2),
+    "emotion beside landmarks": (["--emotion", "happy"], 2),
+    "option as a setting": (["--set", "job=there"], 2),
+    "nothing left of the face": (["--set", "crop.scale=0"], 2),
+    "sound of less than nothing": (["--set", "media.audio_bitrate_per_channel=-5"], 2),
+    "job of the output's name": (["--job", "out.mp4"], 2),
+    "name too long on the way": (["-o", f"{'x' * 245}.mp4"], 2),
+    "recording of the emotion too short": (["--emotion-from", "blip.wav"], 3),
+    "landmarks too few for the shot": (["--landmarks", "short.npz", "--audio-shorter", "silence"], 3),
     "unknown device": (["--device", "toaster"], 2),
     "device that is not there": (["--device", "cuda:63"], 2),
     "mix without level": (["--audio-mix", "louder"], 2),
@@ -166,7 +174,8 @@ ARGUMENTS = {
 @pytest.mark.parametrize("dry", [False, True])
 @pytest.mark.parametrize("kind", ARGUMENTS)
 def test_bad_arguments(edit, here, kind, dry):
-    np.savez("short.npz", landmarks_px=np.zeros((3, 68, 2), np.float32))
+    np.savez("short.npz", landmarks_px=np.random.default_rng(0).normal(30, 9, (3, 68, 2)).astype(np.float32))
+    sound("blip.wav", 0.04)
     before = contents(here)
     arguments, code = ARGUMENTS[kind]
     result = edit(*arguments, *["--dry-run"] * dry)

@@ -13,6 +13,7 @@ import pytest
 
 from hdtalk.errors import InputError, ResourceError, Stopped, UsageError
 from hdtalk.job import Job, array_hash, file_hash, fingerprint, stoppable, write_atomically
+from hdtalk.run import STAGES
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,18 @@ def test_a_damaged_record_starts_the_stage_afresh(tmp_path, content):
 def test_restart_forgets_stages_but_no_foreign_files(tmp_path):
     (tmp_path / "a.job").mkdir()
     (tmp_path / "a.job" / "notes.txt").write_text("mine")
+    foreign = tmp_path / "a.job" / "model"
+    foreign.mkdir()
+    for name in ("stage.json", "000001.safetensors"):
+        (foreign / name).write_text("mine")
     with Job(tmp_path / "a.job") as job:
         open_stage(job).save(0, {"ws": np.arange(3)})
-    with Job(tmp_path / "a.job", restart=True) as job:
-        assert open_stage(job).chunks == []
+        kept = job.stage("other", inputs={})
+        kept.save(0, {"x": np.zeros(1)})
+    with Job(tmp_path / "a.job", restart=STAGES) as job:
+        assert open_stage(job).chunks == [] and job.stage("other", inputs={}).chunks == [0]
     assert (tmp_path / "a.job" / "notes.txt").read_text() == "mine"
+    assert [(foreign / name).read_text() for name in ("stage.json", "000001.safetensors")] == ["mine", "mine"]
 
 
 def test_rows_are_read_alone(tmp_path):
@@ -205,6 +213,6 @@ def test_other_peoples_files_survive_in_a_folder_given_as_job(tmp_path):
         (tmp_path / "crops" / "notes.txt").write_text("mine")
         again = job.stage("crops", inputs={"video": "another"})
         assert again.chunks == [] and not (tmp_path / "crops" / "000000.safetensors").exists()
-    with Job(tmp_path, restart=True):
+    with Job(tmp_path, restart=["crops"]):
         assert not (tmp_path / "crops" / "stage.json").exists()
     assert all(path.read_text() == "mine" for path in [*mine, tmp_path / "crops" / "notes.txt"])

@@ -9,6 +9,7 @@ from clips import numbered_frames, tone, write_wav
 
 from hdtalk import soundtrack
 from hdtalk.audio import read_audio, read_shot_audio
+from hdtalk.errors import InputError
 from hdtalk.media import VideoWriter, probe, read_frames
 from hdtalk.soundtrack import Soundtrack, decode_audio, open_audio, sound_offset_s
 
@@ -103,6 +104,47 @@ def test_the_background_keeps_its_place_too(tmp_path, shot):
     speech = write_wav(tmp_path / "speech.wav", *tone(1.0, RATE, amplitude=0.01))
     out = write_out(tmp_path / "out.mp4", source, Soundtrack(speech, source, 0.0, background_start_s=0.1))
     assert click_s(out) == pytest.approx(CLICK_S + shot[1] - shot[2] - 0.1, abs=0.005)
+
+
+@pytest.mark.parametrize("channels", [7, 8, 9, 16])
+def test_sound_of_many_channels(tmp_path, channels, tiny_shot):
+    speech = write_wav(tmp_path / "speech.wav", *tone(0.4, 48000, channels=channels))
+    heard = read_audio(speech)
+    assert len(heard) == pytest.approx(0.4 * 16000, abs=20)
+    plain = read_audio(write_wav(tmp_path / "plain.wav", *tone(0.4, 48000)))
+    np.testing.assert_allclose(heard[200:-200], plain[200 : len(heard) - 200], atol=2e-3)
+    out = write_out(tmp_path / "out.mp4", tiny_shot[0], Soundtrack(speech))
+    assert np.abs(read_audio(out)).max() > 0.5 * np.abs(plain).max()
+
+
+def test_sound_whose_channels_change_in_the_middle(tmp_path, tiny_shot):
+    parts = []
+    for number, channels in enumerate((1, 2)):
+        with av.open(str(tmp_path / f"{number}.ts"), "w") as container:
+            stream = container.add_stream("mp2", rate=44100, layout=("mono", "stereo")[channels - 1])
+            samples = np.tile((9000 * np.sin(np.arange(44100) / 9)).astype(np.int16), (channels, 1))
+            frame = av.AudioFrame.from_ndarray(samples.T.reshape(1, -1), "s16", stream.layout.name)
+            frame.sample_rate = 44100
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
+                container.mux(packet)
+        parts.append((tmp_path / f"{number}.ts").read_bytes())
+    path = tmp_path / "both.ts"
+    path.write_bytes(b"".join(parts))
+    heard = read_audio(path)
+    assert len(heard) == pytest.approx(2 * 16000, abs=1600)
+    for second in (0, 1):
+        assert np.abs(heard[16000 * second + 4000 : 16000 * second + 12000]).max() > 0.2
+    write_out(tmp_path / "out.mp4", tiny_shot[0], Soundtrack(path))
+
+
+def test_sound_of_an_unknown_kind_counts_as_none(tmp_path, tiny_shot):
+    source = write_shot(tmp_path / "shot.mp4", 0, 0)
+    odd = tmp_path / "odd.mp4"
+    odd.write_bytes(source.read_bytes().replace(b"mp4a", b"ac-9").replace(b"esds", b"free"))
+    assert probe(source).has_audio and not probe(odd).has_audio
+    for use in (soundtrack.open_audio, read_audio):
+        with pytest.raises(InputError, match="decoded"):
+            use(odd)
 
 
 def test_sound_that_starts_very_late_is_not_collected(tmp_path):

@@ -56,11 +56,11 @@ class RowAugment:
         bands = self._room(bands, _chosen(n, settings.room_share, device))
         speech_level = _loud_level(bands)
         bands = bands / speech_level[:, None, None]
-        bands, ratio = self._noisy(bands)
+        bands, ratio, noisy = self._noisy(bands)
         bands = self._narrow(bands, _chosen(n, settings.band_share, device))
         gain_db = settings.gain_db * torch.randn(n, device=device)
         floor = self.floor * 10 ** (-(level_db + gain_db + full_scale_db()).clamp(min=10) / 10)[:, None, None]
-        heard = bands + floor
+        heard = torch.where(noisy[:, None, None], _without_noise(bands, floor), bands) + floor
         total = heard[..., VOICE_BAND].sum(-1)
         new_energy = (total / _loud_level(heard)[:, None] + 1e-9).log10() / 2  # in 20 dB
         voicing, pitch = self._voicing(rows[..., 13], rows[..., 12], ratio)
@@ -101,11 +101,13 @@ class RowAugment:
         return torch.fft.irfft(spectrum, size, dim=1)[:, : bands.shape[1]].clamp(min=1e-13)
 
     def _noisy(self, bands):
-        """Noise or other voices added; and the share of speech in the magnitude of the spectrum `[N, R]`."""
+        """Noise or other voices added; the share of speech in the magnitude of the spectrum `[N, R]`; and which items
+        are noisy now `[N]`."""
         settings, (n, length, _), device = self.settings, bands.shape, bands.device
         low, high = settings.snr_db
         snr_db = low + (high - low) * torch.rand(n, device=device)
-        snr_db = torch.where(_chosen(n, settings.quiet_share, device), 90.0, snr_db)
+        quiet = _chosen(n, settings.quiet_share, device)
+        snr_db = torch.where(quiet, 90.0, snr_db)
         colour = (self.hertz / 1000) ** (-2 * torch.rand(n, 1, device=device) * _chosen(n, 0.5, device)[:, None])
         shape = self.floor * colour
         shape = shape / shape[:, VOICE_BAND].sum(-1, keepdim=True)
@@ -124,7 +126,7 @@ class RowAugment:
         mixed = torch.maximum(bands + added + cross, 0.05 * (bands + added))
         # the pitch is found in magnitudes of the whole spectrum, without pre-emphasis
         magnitudes = [(x / self.floor).sqrt() @ self.bins for x in (bands, mixed)]
-        return mixed, (magnitudes[0] / magnitudes[1].clamp(min=1e-9)).clamp(0, 1)
+        return mixed, (magnitudes[0] / magnitudes[1].clamp(min=1e-9)).clamp(0, 1), ~quiet
 
     def _narrow(self, bands, chosen):
         """Telephone bands: weak above 3.2 to 4 kHz, sometimes below 300 Hz."""
@@ -146,6 +148,23 @@ class RowAugment:
 
 def _chosen(n: int, share: float, device) -> torch.Tensor:
     return torch.rand(n, device=device) < share
+
+
+def _without_noise(bands: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+    """Filter energies `[N, R, 26]` less their steady noise, as the analysis of a recording frees it."""
+    config = AudioConfig()
+    power = bands[..., VOICE_BAND].sum(-1)
+    loudness = functional.avg_pool1d(power[:, None], 5, 1, 2)[:, 0]
+    quietest = loudness.topk(max(1, int(config.noise_share * bands.shape[1])), dim=1, largest=False).indices
+    rows = bands.gather(1, quietest[..., None].expand(-1, -1, bands.shape[2]))
+    quiet = rows.mean(1, keepdim=True)
+    distance_db = 10 * (_loud_level(bands) / quiet[:, 0, VOICE_BAND].sum(-1)).log10()
+    low, high = config.noise_below_level_db
+    trust = ((distance_db - low) / (high - low)).clamp(0, 1)
+    noise = (quiet - floor).clamp(min=0) * trust[:, None, None]
+    padded = functional.pad(bands.transpose(1, 2), (1, 1), mode="replicate")
+    smooth = functional.avg_pool1d(padded, 3, 1).transpose(1, 2) + floor
+    return bands * (1 - config.noise_factor * noise / smooth).clamp(min=config.noise_least_gain)
 
 
 def _pauses(energy_db: torch.Tensor) -> torch.Tensor:

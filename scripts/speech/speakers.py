@@ -109,6 +109,20 @@ READERS = [
         for v in ("de+m8", "fr+f1", "es+m7", "it+m1", "cs+f5", "nl+m3", "tr+m2", "fi+f2")
     ],
 ]
+# Added last: four more recorded voices
+LAST = [
+    *[("festival", "ked_diphone", "en", ratio, st) for ratio, st in ((1.0, 0), (1.1, 5), (0.92, -3))],
+    *[("festival", "czech_dita", "cs", ratio, st) for ratio, st in ((1.0, 0), (0.88, -5))],
+    *[("festival", "czech_machac", "cs", ratio, st) for ratio, st in ((1.0, 0), (1.12, 6))],
+    *[("festival", "czech_krb", "cs", ratio, st) for ratio, st in ((1.0, 0), (0.84, -7))],
+]
+LAST_READERS = [
+    *[("festival", "ked_diphone", "en", ratio, st) for ratio, st in ((1.0, 1), (1.06, 3), (0.95, -2), (1.16, 8))],
+    *[("festival", "czech_dita", "cs", ratio, st) for ratio, st in ((1.04, 1), (0.94, -2))],
+    *[("festival", "czech_machac", "cs", ratio, st) for ratio, st in ((1.04, 2), (0.95, -1))],
+    ("festival", "czech_krb", "cs", 0.92, -3),
+]
+LOW = ("rms", "kal", "awb", "ked")
 SENTENCES_PER_SPEAKER = 5
 SENTENCES_PER_READER = 40
 
@@ -120,20 +134,19 @@ def speakers() -> list[Speaker]:
     rows += [("train", "flite", voice, "en", ratio, st) for voice, ratio, st in FLITE]
     rows += [("train", "festival", *row) for row in FESTIVAL]
     rows += [("validation", *row) for row in VALIDATION] + [("test", *row) for row in TEST]
-    first_later = len(rows)
-    rows += [("train", *row) for row in LATER]
-    first_reader = len(rows)
-    rows += [("train", *row) for row in READERS]
+    first_later, reads = len(rows), [False] * len(rows)
+    for group, reader in ((LATER, False), (READERS, True), (LAST, False), (LAST_READERS, True)):
+        rows += [("train", *row) for row in group]
+        reads += [reader] * len(group)
     result = []
-    for index, (split, engine, voice, language, ratio, pitch_st) in enumerate(rows):
+    for index, (reader, (split, engine, voice, language, ratio, pitch_st)) in enumerate(zip(reads, rows, strict=True)):
         texts = (TRAIN if split == "train" or language == "it" else HELD_OUT)[language]
         if index >= first_later:
             texts = MORE.get(language, texts)
-        reader = index >= first_reader
         if reader:
             texts = invented((*TRAIN[language], *MORE.get(language, ())), SENTENCES_PER_READER, rng)
         chosen = rng.permutation(len(texts))[: None if reader else SENTENCES_PER_SPEAKER]
-        low_voice = "+m" in voice or "klatt" in voice or voice[:3] in ("rms", "kal", "awb") or ratio < 0.95
+        low_voice = "+m" in voice or "klatt" in voice or voice[:3] in LOW or "machac" in voice or ratio < 0.95
         result.append(
             Speaker(
                 name=f"{'M' if low_voice else 'W'}{ {'train': 0, 'validation': 700, 'test': 800}[split] + index:03d}",

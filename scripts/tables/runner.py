@@ -20,8 +20,9 @@ from hdtalk.job import write_atomically
 from hdtalk.landmarks import speak_shot
 from hdtalk.media import VIDEO_SUFFIXES
 from hdtalk.options import resolve
+from hdtalk.outputs import check_outputs
 from hdtalk.pipeline import edit_video
-from hdtalk.scores import Evaluation, to_markdown, to_text
+from hdtalk.scores import Evaluation, json_number, to_markdown, to_text
 from hdtalk.weights import Bundle, load_bundle
 
 from .baselines import write_mouth_paste, write_unedited
@@ -47,7 +48,8 @@ class Bench:
     def job(self, item: Item) -> Path:
         """One job per source shot for all its clips and all our methods: what they have in common, the inversion above
         all, is computed once."""
-        return self.out / "jobs" / "_".join(item.source.with_suffix("").parts[-6:])
+        source = item.source.with_suffix("")
+        return self.out / "jobs" / "_".join(source.relative_to(source.anchor).parts[-6:])
 
 
 def ours(**options: Any) -> Method:
@@ -107,6 +109,8 @@ def run_table(
                 method(bench, item, output)
             made.setdefault(name, []).append(Pair(item.clip, output, item.truth))
     for name, videos in found.items():
+        if not any(item.clip in videos for item in items):
+            click.echo(f"{name} is left out: no video in {others[name]} is named like a clip", err=True)
         made[name] = [Pair(item.clip, videos[item.clip], item.truth) for item in items if item.clip in videos]
     instruments = installed_instruments(bench.bundle, resolve_device(bench.device))
     return evaluate({name: pairs for name, pairs in made.items() if pairs}, instruments, EvaluateConfig(crop=crop))
@@ -134,14 +138,18 @@ def table_command(name: str, methods: dict[str, Method], about: str) -> click.Co
         options = tuple((name, _value(text)) for name, _, text in (s.partition("=") for s in settings))
         bench = Bench(out, bundle, device, exact, not emotion_from_voice, options)
         others = {name: Path(folder) for name, _, folder in (text.partition("=") for text in add)}
+        wrong = [text for text in add if not all(text.partition("=")) or text.partition("=")[0] in methods]
+        if wrong:
+            raise UsageError(f"--add {wrong[0]}: expected NAME=FOLDER, and a name that no method of the table has.")
+        check_outputs([path for path in files.values() if path is not None], [], overwrite=True)
         chosen = {name: method for name, method in methods.items() if not only or name in only}
         result = run_table(chosen, items, bench, others, crop)
         click.echo(to_text(result))
         if files["json_path"]:
-            rows = {m: {c: None if np.isnan(v) else v for c, v in row.items()} for m, row in result.scores.items()}
-            files["json_path"].write_text(json.dumps(rows, indent=1) + "\n")
+            rows = {m: {column: json_number(v) for column, v in row.items()} for m, row in result.scores.items()}
+            write_atomically(files["json_path"], (json.dumps(rows, indent=1) + "\n").encode())
         if files["markdown_path"]:
-            files["markdown_path"].write_text(to_markdown(result))
+            write_atomically(files["markdown_path"], to_markdown(result).encode())
 
     return command
 

@@ -77,6 +77,8 @@ def read_items(folder: Path, limit: int = 0) -> list[Item]:
         items = _hdtf(folder)
     else:
         items = _mead(folder)
+    if not items:
+        raise InputError(f"{folder}: no clip that a table could be made of. Expected what scripts/make_testset makes.")
     return items[:limit] if limit else items
 
 
@@ -95,7 +97,10 @@ def _listed(folder: Path) -> list[Item]:
 
 
 def _hdtf(folder: Path) -> list[Item]:
-    made = [folder / row["path"] for row in json.loads((folder / "hdtf.json").read_text()) if row["path"]]
+    try:
+        made = [folder / row["path"] for row in json.loads((folder / "hdtf.json").read_text()) if row["path"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'hdtf.json'}: damaged ({error}). Run scripts/prepare_hdtf again.") from None
     return [Item(path.stem, path, path, path) for path in made if path.is_file()]
 
 

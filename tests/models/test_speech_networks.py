@@ -95,7 +95,15 @@ def test_alignment_output_is_one_dense_layer_on_the_attended_tokens():
         torch.testing.assert_close(network(pose, face), expected.unflatten(-1, (68, 2)))
 
 
-@pytest.mark.parametrize(("network", "features"), [(ContentEncoder(2, 8, 6), 12), (EmotionEncoder(2, 8, 6), 15)])
+@pytest.mark.parametrize(
+    ("network", "features"),
+    [
+        (ContentEncoder(2, 8, 6), 12),
+        (ContentEncoder(2, 8, 6, across=True), 12),
+        (EmotionEncoder(2, 8, 6), 15),
+        (EmotionEncoder(2, 8, 6, across=True), 15),
+    ],
+)
 def test_a_stretch_gives_one_code_per_window(network, features):
     torch.manual_seed(3)
     network.eval()

@@ -5,11 +5,13 @@ import pytest
 import torch
 from tiny_speech import TINY_SPEECH
 
+from hdtalk import audio
+from hdtalk.audio_bands import ROUNDING_FLOOR
 from hdtalk.data import SpeechFeatures
 from hdtalk.errors import InputError
 from hdtalk.models.speech import EMOTIONS, SpeechModel
 from hdtalk.models.speech_decoder import SpeechDecoder
-from hdtalk.training import speech
+from hdtalk.training import row_augment, speech
 from hdtalk.training.loop import TrainConfig, train
 from hdtalk.training.mead import Clip
 from hdtalk.training.row_augment import RowAugment, RowAugmentation
@@ -130,6 +132,18 @@ def test_rows_without_a_change_stay_and_noise_changes_them():
     assert noisy[..., 13].mean() < 0.9  # the period is harder to see
     quiet = rows[..., 14] < -0.5
     assert (noisy[..., 14] - rows[..., 14])[quiet].mean() > 0.1  # noise fills the pauses
+
+
+def test_noise_is_taken_out_of_rows_as_out_of_recordings():
+    rng = np.random.default_rng(6)
+    swell = np.clip(np.sin(np.arange(300) / 12), 0, 1)[:, None]
+    energies = 1e6 * (
+        swell * rng.uniform(0.2, 1, (300, 26)) + rng.uniform(0.05, 0.1, 26) * rng.exponential(size=(300, 26))
+    )
+    bands = torch.from_numpy(energies).float()[None]
+    freed = row_augment._without_noise(bands, torch.from_numpy(ROUNDING_FLOOR).float())[0].numpy()
+    np.testing.assert_allclose(freed, audio._without_noise(energies), rtol=1e-3)
+    assert freed[swell[:, 0] == 0].mean() < 0.3 * energies[swell[:, 0] == 0].mean()
 
 
 @pytest.mark.parametrize("stage", ["emotion", "disentangle", "alignment", "predictor"])

@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from clips import tone, write_wav
+from safetensors.torch import load_file
 from tiny_speech import TINY_SPEECH
 
 from hdtalk.data import FaceTrack
@@ -164,6 +165,20 @@ def test_a_run_keeps_what_it_began_from(train_speech, corpus, tmp_path):
     assert result.exit_code == 2 and "began from something else" in result.output
     for _ in range(2):  # the same command goes on
         assert run(train_speech, corpus, second, "--start-from", str(weights), *stage).exit_code == 0
+
+
+def test_a_network_of_other_sizes_begins_anew_and_the_others_go_on(train_speech, corpus, tmp_path, monkeypatch):
+    first, second = tmp_path / "first" / "start.safetensors", tmp_path / "second" / "start.safetensors"
+    stage = ["--stage", "emotion", *ONE_STEP]
+    assert run(train_speech, corpus, first.parent, *stage).exit_code == 0
+    wider = TINY_SPEECH["content_encoder"] | {"across": True}
+    monkeypatch.setitem(train_speech.SIZES, "demo", train_speech.SIZES["demo"] | {"content_encoder": wider})
+    other_seed = ["--seed", "1", "--start-from", str(first)]
+    assert run(train_speech, corpus, second.parent, *other_seed, *stage).exit_code == 0
+    before, after = load_file(first), load_file(second)
+    kept = [name for name in after if not name.startswith("content_encoder.")]
+    assert len(kept) > 10 and all(torch.equal(before[name], after[name]) for name in kept)
+    assert after["content_encoder.convolutions.0.0.weight"].shape == (2, 1, 3, 12)
 
 
 def test_impossible_requests_are_refused_at_the_start(train_speech, corpus, tmp_path):

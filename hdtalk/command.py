@@ -29,6 +29,8 @@ class OneLineErrors:
             else:
                 why = error.strerror or type(error).__name__
                 failure = HDTalkError(f"{error.filename}: {why}. Check the path and its permissions.")
+        except click.exceptions.Exit:  # a RuntimeError, too
+            raise
         except click.Abort:  # Ctrl-C at a question
             failure = Stopped("stopped")
         except (MemoryError, RuntimeError) as error:

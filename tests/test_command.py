@@ -4,6 +4,7 @@ import errno
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner
 
 from hdtalk.command import Command, ResumableCommand
@@ -36,6 +37,15 @@ def ends(kind, failure, *arguments):
             "measure: out: Permission denied. Check the path and its permissions.\n",
         ),
         (KeyboardInterrupt(), 130, "measure: stopped\n"),
+        (click.Abort(), 130, "measure: stopped\n"),
+        *[
+            (error, 5, "measure: memory ran out. Try a shorter clip, smaller batches, or --device cpu.\n")
+            for error in (
+                MemoryError(),
+                torch.OutOfMemoryError("CUDA out of memory."),
+                RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+            )
+        ],
     ],
 )
 def test_expected_failures_are_one_line(failure, code, line):
@@ -47,7 +57,9 @@ def test_who_can_go_on_is_told_so():
 
 
 def test_a_defect_keeps_its_traceback():
-    assert ends(Command, ZeroDivisionError())[0] == 1 and ends(Command, ZeroDivisionError())[1] == ""
+    for failure in (ZeroDivisionError(), RuntimeError("shapes differ")):
+        assert ends(Command, failure) == (1, "")
+    assert ends(Command, click.exceptions.Exit(7)) == (7, "")
 
 
 def test_debug_shows_where_it_failed():

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hdtalk.config import EditConfig
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import HDTalkError, InputError, Stopped, UsageError
 from hdtalk.job import folder_beside, is_claimed, write_atomically
@@ -114,9 +113,13 @@ def run_batch(
     if options.get("emotion"):
         parse_emotion(options["emotion"])
     if not config.overwrite:
-        hashes = load_bundle(options.get("bundle", "auto"), "cpu").hashes
+        wanted = {
+            **_flat(json.loads(json.dumps(asdict(config)))),
+            "bundle": load_bundle(options.get("bundle", "auto"), "cpu").hashes,
+            "emotion": options.get("emotion") or options.get("emotion_from"),
+        }
         for work in works:
-            if _is_finished(work) and (changed := _changed(work, options, config, hashes)):
+            if _is_finished(work) and (changed := _changed(work, wanted)):
                 raise UsageError(
                     f"{work.output}: made with other settings ({', '.join(changed)}). Choose another --out, or add "
                     "--overwrite."
@@ -163,34 +166,30 @@ def _is_finished(work: Work) -> bool:
     return both and not is_claimed(work.job, work.output)
 
 
-def _changed(work: Work, options: dict[str, Any], config: EditConfig, hashes: dict[str, str]) -> list[str]:
-    """What a finished clip was made with that is not what is asked for now; nothing where its manifest does not say."""
+def _changed(work: Work, wanted: dict[str, Any]) -> list[str]:
+    """What a finished clip was made with that is not what is `wanted` now; nothing where its manifest does not say."""
     try:
         manifest = json.loads(work.output.with_suffix(".json").read_text())
-        had = {**manifest["inputs"], "emotion": manifest["emotion"], "bundle": manifest["bundle"]["sha256"]}
-        wanted = json.loads(json.dumps(asdict(config)))
-        settings = _flat(manifest["configuration"]).items()
+        inputs, had = manifest["inputs"], _flat(manifest["configuration"])
+        had |= {"bundle": manifest["bundle"]["sha256"], "emotion": manifest["emotion"]}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []
-    emotion = options.get("emotion") or options.get("emotion_from")
-    changed = ["bundle"] * (had["bundle"] != hashes) + ["emotion"] * (had["emotion"] != (emotion and str(emotion)))
-    for kind, path in (("video", work.video), ("speech", work.speech)):
-        known = had.get(kind)
-        if (known is None) != (path is None) or (known and path and not _is_file(known, path)):
-            changed.append(kind)
-    asked = _flat(wanted)
-    return changed + [name for name, value in settings if name != "overwrite" and asked.get(name, value) != value]
+    given = {"video": work.video, "speech": work.speech}
+    files = [kind for kind, path in given.items() if not _is_file(inputs.get(kind), path)]
+    return files + [name for name, value in wanted.items() if had.get(name, value) != value]
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """`{"invert": {"steps": 5}}` -> `{"invert.steps": 5}`."""
+    """`{"seed": 0, "overwrite": ..., "invert": {"steps": 5}}` -> `{"seed": 0, "invert.steps": 5}`."""
     groups = {name: value for name, value in settings.items() if isinstance(value, dict)}
-    single = {name: value for name, value in settings.items() if name not in groups}
+    single = {name: value for name, value in settings.items() if name not in groups and name != "overwrite"}
     return single | {f"{group}.{name}": value for group, own in groups.items() for name, value in own.items()}
 
 
-def _is_file(known: dict[str, str], path: Path) -> bool:
-    """Whether a manifest's record of an input means this file, here or where it was before."""
+def _is_file(known: dict[str, str] | None, path: Path | None) -> bool:
+    """Whether a manifest's record of an input means this file, here or where it was before; or both are none."""
+    if known is None or path is None:
+        return known is None and path is None
     return known["path"] == str(path) or known["sha256"] == file_hash(path)
 
 

@@ -72,8 +72,9 @@ def interpolate_emotion(
     ends = parse_ends(interp)
     output = output_of(video, interp, output, resolve(options).overwrite, [speech, track])
     common = {"bundle": bundle, "device": device, "progress": progress, **options}
-    recordings = [end for end in ends if not _is_emotion(end)]
-    run = Run.prepare(video, speech, output, bundle, device, None, None, track, progress, options, inputs=recordings)
+    run = Run.prepare(
+        video, speech, output, bundle, device, None, None, track, progress, options, inputs=_recordings(ends)
+    )
     features, fps, model = run.speech, run.info.fps, run.bundle.speech
     assert features is not None
     first, second = (_code(model, end) for end in ends)
@@ -113,8 +114,7 @@ def output_of(
     ends = parse_ends(interp)
     names = "-".join(_name(end).replace(":", "") for end in ends)
     output = Path(output or Path(video).with_name(f"{Path(video).stem}_{names}.mp4"))
-    recordings = [end for end in ends if not _is_emotion(end)]
-    inputs = [Path(path) for path in (video, *recordings, *others) if isinstance(path, str | os.PathLike)]
+    inputs = [video, *_recordings(ends), *others]
     check_outputs([output.with_suffix(".png"), output.with_suffix(".npz")], inputs, overwrite)
     return output
 
@@ -137,6 +137,10 @@ def moving_codes(first: torch.Tensor, second: torch.Tensor, speech: SpeechFeatur
     count = max(2, num_video_frames(speech, STRETCH_FPS) // SPAN_FRAMES)
     shares = torch.linspace(0, 1, count, device=first.device)[:, None]
     return torch.lerp(first[None], second[None], shares)
+
+
+def _recordings(ends: Sequence[str]) -> list[str]:
+    return [end for end in ends if not _is_emotion(end)]
 
 
 def _is_emotion(end: str) -> bool:

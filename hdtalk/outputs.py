@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hdtalk.errors import DISK_FULL, UsageError
 
@@ -27,11 +28,12 @@ def check_writable(path: str | os.PathLike, overwrite: bool) -> None:
             raise UsageError(f"{path}: {reason}. Choose another.") from error
 
 
-def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path], overwrite: bool) -> None:
-    """Raises UsageError when an output is one of the inputs, two outputs are one file, or one cannot be written."""
-    inputs = set(inputs)
+def check_outputs(outputs: Sequence[Path], inputs: Iterable[Any], overwrite: bool) -> None:
+    """Raises UsageError when an output is one of the inputs, two outputs are one file, or one cannot be written. Inputs
+    that are no paths (none, or given as arrays) do not count."""
+    paths = {Path(given) for given in inputs if isinstance(given, str | os.PathLike)}
     for number, output in enumerate(outputs):
-        if any(_same_file(output, path) for path in inputs):
+        if any(_same_file(output, path) for path in paths):
             raise UsageError(f"{output}: the output would overwrite an input. Choose another name.")
         if any(_same_file(output, other) for other in outputs[:number]):
             raise UsageError(f"{output}: two outputs have this name. Give each its own.")

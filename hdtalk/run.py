@@ -158,8 +158,8 @@ class Run:
         there = [path for path in (output, *beside) if path.exists()]
         if there and all(is_claimed(job_folder, path) for path in there):
             config = dataclasses.replace(config, overwrite=True)
-        given = [path for path in (video, speech, emotion_from, landmarks, track, *inputs) if _is_path(path)]
-        check_outputs([output, *beside], map(Path, given), config.overwrite)
+        given = [video, speech, emotion_from, landmarks, track, *inputs]
+        check_outputs([output, *beside], given, config.overwrite)
         if any(job_folder.resolve() == path.resolve() for path in (output, *beside)):
             raise UsageError(f"--job {job_folder}: an output has this name. Choose another folder.")
         check_emotion(emotion, emotion_from, landmarks)
@@ -198,9 +198,10 @@ class Run:
         networks = load_bundle(bundle, device)
         roles = {"generator", "encoder", "perceptual"} | ({"landmarker", "parser"} if speech is not None else set())
         roles |= {"detector", "landmarker"} if track_px is None else set()
-        roles |= {"speech"} if features is not None else set()
         for role in sorted(roles):
-            getattr(networks, role)  # a bundle without it is refused now
+            networks.entry(role)  # a bundle without it is refused now
+        if features is not None:
+            networks.speech  # noqa: B018 (so is one whose speech networks cannot be used)
         keep_large_buffers()
         check_stage_folders(job_folder / stage for stage in STAGES)
         memory, disk = estimate_bytes(networks, config, stop - first, len(order))
@@ -756,10 +757,6 @@ def check_emotion(emotion: str | None, emotion_from: PathLike | None, landmarks:
         audio.read_speech(emotion_from, warn=False)
     if landmarks is not None and (emotion is not None or emotion_from is not None):
         raise UsageError("--landmarks say what the face does, so no emotion can be chosen. Leave one of them out.")
-
-
-def _is_path(source: Any) -> bool:
-    return isinstance(source, str | os.PathLike)
 
 
 def _name(source: PathLike | np.ndarray) -> str:

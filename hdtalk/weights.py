@@ -98,7 +98,8 @@ class Bundle:
         """Whether a file for `role` is there (it may still turn out damaged)."""
         return role in self.files and (self.files[role][0] / self.files[role][1].file).is_file()
 
-    def _load(self, role: str) -> torch.nn.Module:
+    def entry(self, role: str) -> tuple[Path, BundleFile]:
+        """The file that serves as `role`, and its entry. Raises WeightsError when it is not there."""
         command = f"hdtalk weights fetch {self.name}" if self.name == "ffhq" else "hdtalk weights list"
         if role not in self.files:
             raise WeightsError(f"bundle {self.name} has no {role}. Try `{command}`.")
@@ -106,6 +107,10 @@ class Bundle:
         path = folder / entry.file
         if not path.is_file():
             raise WeightsError(f"bundle {self.name}: {path} is missing (its {role}). Try `{command}`.")
+        return path, entry
+
+    def _load(self, role: str) -> torch.nn.Module:
+        path, entry = self.entry(role)
         if entry.sha256 and path.stat().st_size <= HASH_ON_LOAD_BYTES:
             check_hash(path, entry.sha256)
         found = _find(path, role)

@@ -1,8 +1,6 @@
 """The benchmark at tiny size: A is what the textbook says, B is what the pipeline does, and the report adds up."""
 
 import dataclasses
-import importlib.machinery
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from script_module import load_script
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -204,10 +203,7 @@ def test_operations_are_counted_whatever_thread_does_the_work():
 
 
 def test_command_writes_the_crops_of_a_sample(tmp_path):
-    path = str(ROOT / "scripts" / "bench")
-    loader = importlib.machinery.SourceFileLoader("bench", path)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("bench", loader))
-    loader.exec_module(module)
+    module = load_script("bench")
     out = tmp_path / "crops.npz"
     result = CliRunner().invoke(module.main, ["--save-crops", str(out), "--num-frames", "3"])
     assert result.exit_code == 0, result.output

@@ -1,24 +1,16 @@
 """The score of target landmarks: nothing for the truth, one for a take left as it is."""
 
-import importlib.machinery
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+from script_module import load_script
 
 import hdtalk.speech_landmarks
 from hdtalk.config import SpeechConfig
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "measure_landmarks"
-
 
 @pytest.fixture(scope="module")
 def judge():
-    loader = importlib.machinery.SourceFileLoader("measure_landmarks", str(SCRIPT))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("measure_landmarks", loader))
-    loader.exec_module(module)
-    return module.judge
+    return load_script("measure_landmarks").judge
 
 
 @pytest.mark.parametrize("truth_share", [0.0, 0.5, 1.0])

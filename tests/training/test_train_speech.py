@@ -1,7 +1,5 @@
 """The command that trains the speech networks, on folders of MEAD's layout: what it prepares, skips and refuses."""
 
-import importlib.machinery
-import importlib.util
 import json
 import os
 import shutil
@@ -16,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from clips import tone, write_wav
 from safetensors.torch import load_file
+from script_module import load_script
 from tiny_speech import TINY_SPEECH
 
 from hdtalk.data import FaceTrack
@@ -27,16 +26,9 @@ ONE_STEP = ["--steps", "1", "--batch-size", "2", "--versions", "0"]
 NEEDED = ("emotion", "alignment", "predictor")
 
 
-def script(name):
-    loader = importlib.machinery.SourceFileLoader(name, str(ROOT / "scripts" / name))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
-    loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def train_speech(monkeypatch):
-    module = script("train_speech")
+    module = load_script("train_speech")
     emotion_encoder = TINY_SPEECH["emotion_encoder"] | {"num_features": 36, "across": True}
     monkeypatch.setitem(module.SIZES, "demo", TINY_SPEECH | {"emotion_encoder": emotion_encoder})
     monkeypatch.setitem(module.DECODERS, "demo", {"width": 16, "content_size": 6, "emotion_size": 8})
@@ -188,8 +180,9 @@ def test_impossible_requests_are_refused_at_the_start(train_speech, corpus, tmp_
     result = run(train_speech, corpus, tmp_path / "out", "--export")
     assert result.exit_code == 2 and "holds no training" in result.output
     assert not (tmp_path / "out").exists()
-    result = CliRunner().invoke(script("measure_speech").main, ["--data", str(corpus)])
-    assert result.exit_code == 3 and result.output.startswith("measure_speech: ")
+    result = CliRunner().invoke(load_script("measure_speech").main, ["--data", str(corpus)])
+    assert result.exit_code == 3 and result.output.count("\n") == 1 and "no splits.json" in result.output
+    assert result.output.startswith("measure_speech: ")
 
 
 @pytest.mark.slow

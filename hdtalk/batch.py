@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hdtalk.emotion import parse_emotion
-from hdtalk.errors import HDTalkError, InputError, Stopped, UsageError
+from hdtalk.errors import DISK_FULL, HDTalkError, InputError, ResourceError, Stopped, UsageError
 from hdtalk.job import folder_beside, is_claimed, write_atomically
 from hdtalk.media import VIDEO_SUFFIXES
 from hdtalk.options import resolve
@@ -105,10 +105,10 @@ def run_batch(
     """Works one after another, as `edit_video` or `invert_video` with `options`; `table` (CSV) is rewritten after each.
 
     What an earlier call's table says of clips that are there, or not reached yet, is kept. Any error of one clip is
-    noted and the next one begins; `Stopped` and Ctrl-C end the batch, and the same call goes on. With `overwrite` the
-    same call makes all clips again, those made before it was stopped too. A job's folder goes when its video is made,
-    unless `keep_jobs`. Raises UsageError before the first for settings that no clip could have, and for clips that are
-    there but were made with others."""
+    noted and the next one begins; `Stopped`, Ctrl-C and a full disk (ResourceError) end the batch, and the same call
+    goes on. With `overwrite` the same call makes all clips again, those made before it was stopped too. A job's folder
+    goes when its video is made, unless `keep_jobs`. Raises UsageError before the first for settings that no clip could
+    have, and for clips that are there but were made with others."""
     config = resolve({name: value for name, value in options.items() if name not in _NO_SETTINGS})
     if options.get("emotion"):
         parse_emotion(options["emotion"])
@@ -152,12 +152,20 @@ def _done(work: Work, earlier: Row | None, keep_jobs: bool, options: dict[str, A
     except Stopped:
         raise
     except Exception as error:
+        if _is_disk_full(error):
+            raise
         log.debug("%s failed", work.name, exc_info=True)
         reason = str(error) if isinstance(error, HDTalkError) else f"{type(error).__name__}: {error}"
         seconds = round(time.monotonic() - begun, 1)
         return Row(work.name, "failed", "", seconds, reason=" ".join(reason.split()))
     seconds, psnr_db = round(time.monotonic() - begun, 1), result.scores["psnr_db"]
     return Row(work.name, "made", str(work.output), seconds, psnr_db, result.in_domain)
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """Whether every other clip would fail for the same reason."""
+    cause = error.__cause__ if isinstance(error, ResourceError) else error
+    return isinstance(cause, OSError) and cause.errno in DISK_FULL
 
 
 def _is_finished(work: Work) -> bool:

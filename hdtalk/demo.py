@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from hdtalk.crop import crop_faces
-from hdtalk.errors import InputError
+from hdtalk.errors import InputError, UsageError
 from hdtalk.evaluate import Pair, evaluate, face_boxes
 from hdtalk.instruments import installed_instruments
-from hdtalk.job import write_atomically
+from hdtalk.job import folder_beside, is_claimed, write_atomically
 from hdtalk.media import read_frames
 from hdtalk.pipeline import EditResult, edit_video
 from hdtalk.scores import Evaluation
@@ -51,18 +51,23 @@ def run_demo(
 ) -> DemoResult:
     """Edits a sample shot (the first by default) to the words of its true second take; writes everything into `out`.
 
-    `options` go to `edit_video`. Raises InputError for an unknown shot, and what `edit_video` raises.
+    An earlier demo's files are replaced. `options` go to `edit_video`. Raises InputError for an unknown shot,
+    UsageError where a video of its name is no demo's, and what `edit_video` raises.
     """
     shots = sample_shots()
     name = shot or next(iter(shots))
     if name not in shots:
         raise InputError(f"no sample shot called {name}; there are {', '.join(shots)}.")
+    output = out / f"{name}.mp4"
+    ours = output.with_suffix(".json").is_file() or is_claimed(folder_beside(output), output)
+    if output.exists() and not ours:
+        raise UsageError(f"{output} is there and not from an earlier demo. Choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
     at = {key: demo_folder() / "samples" / str(shots[name][key]) for key in ("video", "other_video", "other_audio")}
     edit = edit_video(
         at["video"],
         at["other_audio"],
-        out / f"{name}.mp4",
+        output,
         bundle="demo",
         device=device,
         progress=progress,

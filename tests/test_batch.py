@@ -1,6 +1,7 @@
 """Batches: every clip once, failures noted, stopped and gone on, parts that add up to the whole."""
 
 import csv
+import errno
 import json
 import shutil
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 
 from hdtalk import batch, media
 from hdtalk.batch import plan_batch, run_batch
-from hdtalk.errors import InputError, Stopped, UsageError
+from hdtalk.errors import InputError, ResourceError, Stopped, UsageError
 from hdtalk.job import Job
 
 QUICK = {
@@ -59,7 +60,8 @@ def test_clips_made_with_other_settings_are_not_taken_for_done(tiny_shot, tiny_b
 
 @pytest.fixture
 def inverted(monkeypatch):
-    """Inversions that take no time, and the names that they were asked for: `zip` breaks, `stop` stops."""
+    """Inversions that take no time, and the names that they were asked for: `zip` breaks, `stop` stops, `full`
+    finds the disk full, `large` too little memory."""
     names = []
 
     def invert(video, output, track=None, overwrite=False, **options):
@@ -71,6 +73,11 @@ def inverted(monkeypatch):
         output.write_text("video")
         if output.stem == "zip":
             raise ZeroDivisionError("one\nand two")
+        if output.stem == "full":
+            with media._disk_errors(output):
+                raise OSError(errno.ENOSPC, "No space left on device")
+        if output.stem == "large":
+            raise ResourceError("too little memory for this clip")
         if output.stem == "stop":
             raise Stopped("stopped")
         manifest = {"scores": {"psnr_db": 33.3}, "domain": {"inside": True}, "seconds": {"faces": 2.0, "tuning": 1.5}}
@@ -176,6 +183,14 @@ def test_any_error_of_one_clip_lets_the_next_begin(inverted, tmp_path, caplog):
         rows = run_batch(works, table)
     assert [(row.state, row.reason) for row in rows] == [("failed", "ZeroDivisionError: one and two"), ("made", "")]
     assert "Traceback" in caplog.text
+
+
+def test_a_full_disk_ends_the_batch_and_too_large_a_clip_does_not(inverted, tmp_path):
+    works, table = works_of(tmp_path, "large", "a", "full", "b"), tmp_path / "batch.csv"
+    with pytest.raises(ResourceError, match="disk is full"):
+        run_batch(works, table)
+    assert inverted == ["large", "a", "full"]
+    assert [(row["name"], row["state"]) for row in table_of(table)] == [("large", "failed"), ("a", "made")]
 
 
 def test_overwrite_makes_every_clip_again(inverted, tmp_path):

@@ -27,12 +27,31 @@ ARPABET = {
     "uh": "ʊ", "uw": "u", "v": "v", "w": "w", "y": "j", "z": "z", "zh": "ʒ", "pau": "sil", "h#": "sil", "brth": "sil",
     "ssil": "sil", "sil": "sil", "#": "sil",
 }  # fmt: skip
-# Finnish, Czech and Italian voices of festival: letters with a length or stress mark
+# festival's voices of other languages: letters with a length or stress mark
 LETTERS = {
     "a": "a", "e": "e", "i": "i", "o": "o", "u": "u", "y": "y", "ä": "æ", "ö": "ø", "{": "æ", "[": "ø", "@": "ə",
     "b": "b", "c": "ts", "d": "d", "f": "f", "g": "ɡ", "h": "h", "j": "j", "k": "k", "l": "l", "m": "m", "n": "n",
     "p": "p", "r": "r", "s": "s", "t": "t", "v": "v", "w": "w", "x": "x", "z": "z", "S": "ʃ", "Z": "ʒ", "N": "ŋ",
     "E": "ɛ", "O": "ɔ", "J": "ɲ", "L": "ʎ", "ts": "ts", "tS": "tʃ", "dz": "dz", "dZ": "dʒ", "nf": "ɱ", "ng": "ŋ",
+}  # fmt: skip
+# what a language spells otherwise, by the beginning of its voices' names; only Hindi's falls back on ARPAbet first
+_ITALIC = {"rr": "r", "ax": "ə", "pau": "sil", "#": "sil"}
+LANGUAGES = {
+    "czech": {
+        "ch": "x", "c~": "tʃ", "s~": "ʃ", "z~": "ʒ", "r~": "r̝", "r~*": "r̝", "dz~": "dʒ", "n~": "ɲ", "n*": "ŋ",
+        "t~": "c", "d~": "ɟ", "_": "ʔ", "#": "sil",
+    },
+    "suo_fi": {"@": "æ", "7": "ø", "&": "ə", "T": "θ", "D": "ð", "L": "l", "#": "sil"},
+    "hy_fi": {"@": "æ", "7": "ø", "&": "ə", "T": "θ", "D": "ð", "L": "l", "#": "sil"},
+    "lp_": _ITALIC, "pc_": _ITALIC, "upc_ca": _ITALIC,
+    "msu_ru": {
+        "y": "ɨ", "yy": "ɨ", "ae": "ə", "ay": "ɪ", "ur": "ʊ", "ch": "tɕ", "sch": "ɕ", "sh": "ʂ", "zh": "ʐ", "h": "x",
+        "hh": "x", "pau": "sil",
+    },
+    "hindi": ARPABET | {
+        "r": "ɾ", "R": "ɽ", "oh": "o", "oo": "o", "ee": "e", "j": "dʒ", "th": "t", "dh": "d", "tth": "t", "ddh": "d",
+        "T": "ʈ", "D": "ɖ", "N": "ɳ", "L": "ɭ", "ksh": "kʂ", "sri": "ʃ",
+    },
 }  # fmt: skip
 ENCODINGS = {"czech": "iso-8859-2", "fi_": "iso-8859-1", "lp_": "iso-8859-1", "pc_": "iso-8859-1", "ona": "iso-8859-1"}
 
@@ -70,17 +89,18 @@ def _festival(voice: str, text: str) -> tuple[np.ndarray, int, list[Phone]]:
                 done.check_returncode()
         samples, sample_rate = _read_wav(f"{folder}/sound.wav")
         lines = Path(folder, "segments").read_text(errors="replace").split("#\n", 1)[1].split("\n")
-    return samples, sample_rate, _phones([(f[2], float(f[0])) for f in map(str.split, lines) if len(f) >= 3])
+    ends = [(f[2], float(f[0])) for f in map(str.split, lines) if len(f) >= 3]
+    return samples, sample_rate, _phones(ends, next((own for part, own in LANGUAGES.items() if part in voice), None))
 
 
-def _phones(ends: list[tuple[str, float]]) -> list[Phone]:
+def _phones(ends: list[tuple[str, float]], language: dict[str, str] | None = None) -> list[Phone]:
+    """Phones that end at these times; English ones, or spelled as in one of LANGUAGES. An unknown name is a schwa."""
+    alphabet = ARPABET if language is None else LETTERS | language
     phones, start = [], 0.0
     for name, end in ends:
-        plain = name.rstrip("0123456789:")
-        ipa = (
-            ARPABET.get(name) or LETTERS.get(name) or ARPABET.get(plain) or LETTERS.get(plain) or LETTERS.get(name[:1])
-        )
-        phones.append((ipa or "ə", start, end))
+        plain = name.rstrip("0123456789:") or name
+        spellings = (name, plain, name[:1])  # long, stressed and soft sounds look like the plain ones
+        phones.append((next((alphabet[s] for s in spellings if s in alphabet), "ə"), start, end))
         start = end
     return phones
 

@@ -1,0 +1,21 @@
+"""The demo's folder: what others put there stays."""
+
+import pytest
+
+from hdtalk.demo import run_demo, sample_shots
+from hdtalk.errors import InputError, UsageError
+
+
+def test_a_video_that_no_demo_made_is_not_replaced(tmp_path):
+    name = next(iter(sample_shots()))
+    own = tmp_path / f"{name}.mp4"
+    own.write_bytes(b"holidays")
+    with pytest.raises(UsageError, match="not from an earlier demo"):
+        run_demo(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [own.name] and own.read_bytes() == b"holidays"
+
+
+def test_an_unknown_shot_is_named_with_those_that_there_are(tmp_path):
+    with pytest.raises(InputError, match=f"no sample shot called zoe; there are {', '.join(sample_shots())}"):
+        run_demo(tmp_path / "out", "zoe")
+    assert not (tmp_path / "out").exists()

@@ -333,7 +333,7 @@ class PredictorTask(SpeechTask):
         takes = torch.from_numpy(chosen).to(self.device)
         start = bank.draw_starts(chosen, CROP_FRAMES, rng)
         starts, sounds = torch.from_numpy(start).to(self.device), bank.draw_sounds(takes)
-        rows, speaking = self.hear(bank, sounds, starts, CROP_FRAMES, 0.75)
+        rows, speaking = self.hear(bank, sounds, starts, CROP_FRAMES, 0.5)
         truth, neutral = bank.truth(takes, starts, CROP_FRAMES), bank.neutral[takes].unflatten(-1, (68, 2))
         neutral = neutral + 0.01 * torch.randn_like(neutral)
         with self.autocast():

@@ -34,15 +34,14 @@ LETTERS = {
     "p": "p", "r": "r", "s": "s", "t": "t", "v": "v", "w": "w", "x": "x", "z": "z", "S": "ʃ", "Z": "ʒ", "N": "ŋ",
     "E": "ɛ", "O": "ɔ", "J": "ɲ", "L": "ʎ", "ts": "ts", "tS": "tʃ", "dz": "dz", "dZ": "dʒ", "nf": "ɱ", "ng": "ŋ",
 }  # fmt: skip
-# what a language spells otherwise, by the beginning of its voices' names; only Hindi's falls back on ARPAbet first
+# what a language spells otherwise, by a part of its voices' names; Hindi's names are mostly ARPAbet's
 _ITALIC = {"rr": "r", "ax": "ə", "pau": "sil", "#": "sil"}
 LANGUAGES = {
     "czech": {
         "ch": "x", "c~": "tʃ", "s~": "ʃ", "z~": "ʒ", "r~": "r̝", "r~*": "r̝", "dz~": "dʒ", "n~": "ɲ", "n*": "ŋ",
         "t~": "c", "d~": "ɟ", "_": "ʔ", "#": "sil",
     },
-    "suo_fi": {"@": "æ", "7": "ø", "&": "ə", "T": "θ", "D": "ð", "L": "l", "#": "sil"},
-    "hy_fi": {"@": "æ", "7": "ø", "&": "ə", "T": "θ", "D": "ð", "L": "l", "#": "sil"},
+    "fi_": {"@": "æ", "7": "ø", "&": "ə", "T": "θ", "D": "ð", "L": "l", "#": "sil"},
     "lp_": _ITALIC, "pc_": _ITALIC, "upc_ca": _ITALIC,
     "msu_ru": {
         "y": "ɨ", "yy": "ɨ", "ae": "ə", "ay": "ɪ", "ur": "ʊ", "ch": "tɕ", "sch": "ɕ", "sh": "ʂ", "zh": "ʐ", "h": "x",
@@ -90,11 +89,12 @@ def _festival(voice: str, text: str) -> tuple[np.ndarray, int, list[Phone]]:
         samples, sample_rate = _read_wav(f"{folder}/sound.wav")
         lines = Path(folder, "segments").read_text(errors="replace").split("#\n", 1)[1].split("\n")
     ends = [(f[2], float(f[0])) for f in map(str.split, lines) if len(f) >= 3]
-    return samples, sample_rate, _phones(ends, next((own for part, own in LANGUAGES.items() if part in voice), None))
+    return samples, sample_rate, _phones(ends, voice)
 
 
-def _phones(ends: list[tuple[str, float]], language: dict[str, str] | None = None) -> list[Phone]:
-    """Phones that end at these times; English ones, or spelled as in one of LANGUAGES. An unknown name is a schwa."""
+def _phones(ends: list[tuple[str, float]], voice: str = "") -> list[Phone]:
+    """Phones that end at these times; English ones, but for voices of LANGUAGES. An unknown name is a schwa."""
+    language = next((own for part, own in LANGUAGES.items() if part in voice), None)
     alphabet = ARPABET if language is None else LETTERS | language
     phones, start = [], 0.0
     for name, end in ends:

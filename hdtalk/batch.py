@@ -113,10 +113,11 @@ def run_batch(
     if options.get("emotion"):
         parse_emotion(options["emotion"])
     if not config.overwrite:
+        emotion_from = options.get("emotion_from")
         wanted = {
             **_flat(json.loads(json.dumps(asdict(config)))),
             "bundle": load_bundle(options.get("bundle", "auto"), "cpu").hashes,
-            "emotion": options.get("emotion") or options.get("emotion_from"),
+            "emotion": options.get("emotion") or (str(emotion_from) if emotion_from else None),
         }
         for work in works:
             if _is_finished(work) and (changed := _changed(work, wanted)):

@@ -329,7 +329,7 @@ class PredictorTask(SpeechTask):
         self.model.train()
         self.model.emotion_encoder.eval()
         n, bank = self.config.batch_size, self.bank
-        chosen = rng.integers(len(self.takes), size=n)
+        chosen = bank.draw_by_speaker(n, rng)
         takes = torch.from_numpy(chosen).to(self.device)
         start = bank.draw_starts(chosen, CROP_FRAMES, rng)
         starts, sounds = torch.from_numpy(start).to(self.device), bank.draw_sounds(takes)

@@ -30,11 +30,20 @@ class SpeechBank:
         self.displacement = self._on(np.concatenate(frames or [np.zeros((1, 136))]))
         self.neutral = self._on([np.zeros(136) if t.neutral is None else t.neutral.ravel() for t in takes])
         self.emotion = torch.tensor([take.emotion for take in takes], device=device)
+        by_speaker: dict[str, list[int]] = {}
+        for k, take in enumerate(takes):
+            by_speaker.setdefault(take.clip.actor, []).append(k)
+        self.takes_of_speakers = [np.array(own) for own in by_speaker.values()]
         # row 4 t + this is the first that the window of frame t covers
         self.first_of_window = int(centre_rows(FPS, 1, 0)[0]) - WINDOW_ROWS // 2
 
     def draw_takes(self, count: int) -> torch.Tensor:
         return torch.randint(len(self.takes), (count,), device=self.device)
+
+    def draw_by_speaker(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Indices of takes `[count]`: every speaker is equally likely, however many takes there are of each."""
+        speakers = rng.integers(len(self.takes_of_speakers), size=count)
+        return np.array([rng.choice(self.takes_of_speakers[speaker]) for speaker in speakers])
 
     def draw_sounds(self, takes: torch.Tensor, clean: float = 0.0) -> torch.Tensor:
         """One of each take's sounds `[N]`; with probability `clean`, the clean one."""

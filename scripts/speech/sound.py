@@ -10,6 +10,7 @@ import parselmouth
 from parselmouth.praat import call
 from scipy.signal import resample_poly
 
+from scripts.speech.kokoro import Kokoro
 from scripts.speech.speakers import Speaker
 from scripts.speech.synthesisers import speak
 from scripts.speech.voice_emotion import EMOTIONS, express
@@ -18,12 +19,15 @@ SAMPLE_RATE = 16000
 MIN_CLOSURE_S = 0.06  # espeak's event marks the burst of some stops; the lips close before it
 
 
-def record(speaker: Speaker, out: Path) -> int:
+def record(speaker: Speaker, out: Path, kokoro: Kokoro | None = None) -> int:
     """Writes audio/EMOTION/level_N/NNN.wav and phones/.../NNN.json of one speaker; returns the number of clips."""
     rng = np.random.default_rng(speaker.head_seed)
     clips = 0
     for number, text in enumerate(speaker.sentences, 1):
-        samples, sample_rate, phones = speak(speaker.engine, speaker.voice, text, speaker.rate, speaker.pitch)
+        if speaker.engine == "kokoro":
+            samples, sample_rate, phones = kokoro.speak(speaker.voice, text, speaker.rate)
+        else:
+            samples, sample_rate, phones = speak(speaker.engine, speaker.voice, text, speaker.rate, speaker.pitch)
         if speaker.formant_ratio != 1.0:
             sound = parselmouth.Sound(samples, sample_rate)
             samples = call(sound, "Change gender", 60, 500, speaker.formant_ratio, 0, 1, 1).values[0][: len(samples)]

@@ -122,9 +122,23 @@ LAST_READERS = [
     *[("festival", "czech_machac", "cs", ratio, st) for ratio, st in ((1.04, 2), (0.95, -1))],
     ("festival", "czech_krb", "cs", 0.92, -3),
 ]
+# Kokoro's voices, in English and in their own language; two of them are heard by no training
+KOKORO = {
+    "en-us": "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nicole af_nova af_river af_sky am_adam am_echo "
+    "am_eric am_fenrir am_liam am_michael am_onyx am_puck am_santa ef_dora em_alex em_santa ff_siwis hf_alpha hf_beta "
+    "hm_omega hm_psi if_sara im_nicola jf_alpha jf_gongitsune jf_nezumi jf_tebukuro jm_kumo pf_dora pm_alex pm_santa "
+    "zf_xiaobei zf_xiaoni zf_xiaoxiao zf_xiaoyi zm_yunjian zm_yunxi zm_yunxia zm_yunyang",
+    "en-gb": "bf_alice bf_emma bf_isabella bf_lily bm_daniel bm_fable bm_george",
+    "es": "ef_dora em_alex em_santa",
+    "fr-fr": "ff_siwis",
+    "it": "if_sara im_nicola",
+    "pt-br": "pf_dora pm_alex pm_santa",
+}
+KOKORO_HELD_OUT = {"en-us": "af_sarah", "en-gb": "bm_lewis"}
 LOW = ("rms", "kal", "awb", "ked")
 SENTENCES_PER_SPEAKER = 5
 SENTENCES_PER_READER = 40
+SENTENCES_PER_KOKORO = 16
 
 
 def speakers() -> list[Speaker]:
@@ -138,15 +152,22 @@ def speakers() -> list[Speaker]:
     for group, reader in ((LATER, False), (READERS, True), (LAST, False), (LAST_READERS, True)):
         rows += [("train", *row) for row in group]
         reads += [reader] * len(group)
+    for split, voices in (("train", KOKORO), ("validation", KOKORO_HELD_OUT)):
+        group = [
+            (split, "kokoro", f"{k}+{name}", k[:2], 1.0, 0) for k, names in voices.items() for name in names.split()
+        ]
+        rows += group
+        reads += [True] * len(group)
     result = []
     for index, (reader, (split, engine, voice, language, ratio, pitch_st)) in enumerate(zip(reads, rows, strict=True)):
         texts = (TRAIN if split == "train" or language == "it" else HELD_OUT)[language]
         if index >= first_later:
             texts = MORE.get(language, texts)
         if reader:
-            texts = invented((*TRAIN[language], *MORE.get(language, ())), SENTENCES_PER_READER, rng)
+            count = SENTENCES_PER_KOKORO if engine == "kokoro" else SENTENCES_PER_READER
+            texts = invented((*TRAIN[language], *MORE.get(language, ())), count, rng)
         chosen = rng.permutation(len(texts))[: None if reader else SENTENCES_PER_SPEAKER]
-        low_voice = "+m" in voice or "klatt" in voice or voice[:3] in LOW or "machac" in voice or ratio < 0.95
+        low_voice = any(part in voice for part in ("+m", "klatt", "machac", "m_")) or voice[:3] in LOW or ratio < 0.95
         result.append(
             Speaker(
                 name=f"{'M' if low_voice else 'W'}{ {'train': 0, 'validation': 700, 'test': 800}[split] + index:03d}",

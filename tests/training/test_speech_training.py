@@ -85,6 +85,12 @@ def test_bank_cuts_the_same_stretches_as_the_features_themselves(takes):
         np.testing.assert_array_equal(truth, takes[take].displacement[shown])
 
 
+def test_a_speaker_of_few_takes_is_heard_as_often_as_others(takes):
+    few = [*takes[:4], takes[-1]]  # four takes of M001, one of W002
+    drawn = SpeechBank(few, torch.device("cpu")).draw_by_speaker(4000, np.random.default_rng(0))
+    assert np.bincount(drawn) / 4000 == pytest.approx([0.125] * 4 + [0.5], abs=0.03)
+
+
 def test_rows_are_freed_of_the_voice_as_recordings_are(takes):
     sound = takes[0].sounds[0]
     rows = torch.from_numpy(sound.mfcc)[None]

@@ -34,6 +34,8 @@ class SpeechBank:
         for k, take in enumerate(takes):
             by_speaker.setdefault(take.clip.actor, []).append(k)
         self.takes_of_speakers = [np.array(own) for own in by_speaker.values()]
+        emphasis = np.array([takes[own[0]].emphasis for own in self.takes_of_speakers])
+        self.speaker_odds = emphasis / emphasis.sum()
         # row 4 t + this is the first that the window of frame t covers
         self.first_of_window = int(centre_rows(FPS, 1, 0)[0]) - WINDOW_ROWS // 2
 
@@ -41,8 +43,8 @@ class SpeechBank:
         return torch.randint(len(self.takes), (count,), device=self.device)
 
     def draw_by_speaker(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Indices of takes `[count]`: every speaker is equally likely, however many takes there are of each."""
-        speakers = rng.integers(len(self.takes_of_speakers), size=count)
+        """Indices of takes `[count]`: a speaker is as likely as the emphasis says, however many takes there are."""
+        speakers = rng.choice(len(self.takes_of_speakers), size=count, p=self.speaker_odds)
         return np.array([rng.choice(self.takes_of_speakers[speaker]) for speaker in speakers])
 
     def draw_sounds(self, takes: torch.Tensor, clean: float = 0.0) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +29,8 @@ FPS = 25
 class Take:
     """One clip, ready to train on. `sounds`: features of the clean recording and of its worsened versions;
     `displacement` float32 [T,68,2]: front view at 25 fps, face units, relative to `neutral` [68,2];
-    `views`: float32 [T,68,2] in face units per view, every `view_step`-th frame; `emotion`: index into EMOTIONS."""
+    `views`: float32 [T,68,2] in face units per view, every `view_step`-th frame; `emotion`: index into EMOTIONS;
+    `emphasis`: how often the speaker is heard, relative to others."""
 
     clip: Clip
     emotion: int
@@ -38,6 +39,7 @@ class Take:
     neutral: np.ndarray | None
     views: dict[str, np.ndarray]
     view_step: int = 1
+    emphasis: float = 1.0
 
     @staticmethod
     def label(clip: Clip) -> int:
@@ -50,9 +52,10 @@ def load_takes(
     versions: int = 2,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    emphasis: Mapping[str, float] | None = None,
 ) -> list[Take]:
     """Reads every clip, taking sound features from `cache` where they are. `versions`: how many worsened copies of
-    each recording there are besides the clean one."""
+    each recording there are besides the clean one; `emphasis`: of actors, where it is not 1."""
     actors: dict[str, list[Clip]] = {}
     for clip in clips:
         actors.setdefault(clip.actor, []).append(clip)
@@ -74,6 +77,7 @@ def load_takes(
                     moved,
                     neutral,
                     views[clip.name],
+                    emphasis=(emphasis or {}).get(actor, 1.0),
                 )
             )
         if progress:

@@ -46,6 +46,7 @@ def write_pack(path: Path, parts: dict[str, list[Take]], description: str = "") 
                     "clip": [clip.actor, clip.emotion, clip.level, clip.number, clip.sentence],
                     "frames": None if take.displacement is None else len(take.displacement),
                     "views": {view: len(frames) for view, frames in kept.items()},
+                    "emphasis": take.emphasis,
                 }
             )
     rows = [np.concatenate([s.mfcc, s.prosody], 1) / ROW_STEPS for s in sounds]
@@ -106,6 +107,7 @@ def read_pack(path: Path) -> tuple[dict[str, list[Take]], str]:
                 arrays["neutral"][k] if has_front else None,
                 {view: next(shown) for view in take["views"]},
                 VIEW_STEP,
+                take.get("emphasis", 1.0),
             )
         )
     return parts, facts["description"]

@@ -1,5 +1,7 @@
 """The packed corpus, batches on the device against the one-by-one way, worsened rows, and a step of every stage."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,7 +46,8 @@ def takes():
                 moved = 0.05 * np.cumsum(rng.normal(size=(rows // 4, 68, 2)) * 0.1, 0).astype(np.float32)
                 views = {"front": face + moved, "left_30": face * 0.8 + moved}
                 clip = Clip(actor, emotion, 2, number, None, sentence=number)
-                made.append(Take(clip, EMOTIONS.index(emotion), [sound], moved, face, views))
+                emphasis = 2.0 if actor == "W002" else 1.0
+                made.append(Take(clip, EMOTIONS.index(emotion), [sound], moved, face, views, emphasis=emphasis))
     return made
 
 
@@ -56,6 +59,7 @@ def test_pack_gives_the_takes_back(takes, tmp_path):
     assert [len(parts["train"]), len(parts["validation"])] == [6, 2]
     for take, back in zip(takes, [*parts["train"], *parts["validation"]], strict=True):
         assert back.clip == take.clip and back.emotion == take.emotion and back.view_step == VIEW_STEP
+        assert back.emphasis == take.emphasis
         np.testing.assert_allclose(back.sounds[0].mfcc, take.sounds[0].mfcc, atol=0.51)
         np.testing.assert_array_equal(back.sounds[0].silent, take.sounds[0].silent)
         assert np.abs(back.displacement - take.displacement).mean() < 0.02
@@ -86,9 +90,10 @@ def test_bank_cuts_the_same_stretches_as_the_features_themselves(takes):
 
 
 def test_a_speaker_of_few_takes_is_heard_as_often_as_others(takes):
-    few = [*takes[:4], takes[-1]]  # four takes of M001, one of W002
-    drawn = SpeechBank(few, torch.device("cpu")).draw_by_speaker(4000, np.random.default_rng(0))
-    assert np.bincount(drawn) / 4000 == pytest.approx([0.125] * 4 + [0.5], abs=0.03)
+    for emphasis, share in ((1.0, 0.5), (3.0, 0.75)):
+        few = [*takes[:4], replace(takes[-1], emphasis=emphasis)]  # four takes of M001, one of W002
+        drawn = SpeechBank(few, torch.device("cpu")).draw_by_speaker(4000, np.random.default_rng(0))
+        assert np.bincount(drawn) / 4000 == pytest.approx([(1 - share) / 4] * 4 + [share], abs=0.03)
 
 
 def test_rows_are_freed_of_the_voice_as_recordings_are(takes):

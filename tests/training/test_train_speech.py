@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from clips import tone, write_wav
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from script_module import load_script
 from tiny_speech import TINY_SPEECH
 
@@ -218,3 +218,13 @@ def test_two_processes_train_from_one_preparation(corpus, tmp_path, tiny_bundle_
     for network, state in one.items():  # averaged gradients mean something for equal networks only
         for name in [name for name in state if "running_" not in name]:  # those are of each process's own batches
             torch.testing.assert_close(other[network][name], state[name], rtol=0, atol=0, msg=f"{network}.{name}")
+
+
+def test_halfway_is_the_mean_of_start_and_end(train_speech, tmp_path):
+    model = torch.nn.BatchNorm1d(2)
+    before = {name: value + 2 for name, value in model.state_dict().items()}
+    save_file(before, tmp_path / "start.safetensors")
+    wanted = {name: value + 1 if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    train_speech.go_halfway(model, tmp_path / "start.safetensors")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, wanted[name]), name

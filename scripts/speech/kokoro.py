@@ -14,9 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from hdtalk.errors import UsageError
+
 SAMPLE_RATE = 24000
 FRAME_S = 600 / SAMPLE_RATE  # durations are counted in these
-LAG_S = 0.06  # a sound is heard this much before its turn; measured against the loudness of fourteen sentences
+LAG_S = (
+    0.06  # a sound is heard this much before its turn; measured against the loudness of 21 sentences in seven voices
+)
 DURATIONS = "/encoder/Clip_output_0"  # of each token, in frames; inside the export's graph
 PAUSE_S = 0.1  # a shorter gap between words belongs to their sounds
 # What the network's alphabet writes in one letter
@@ -28,13 +32,16 @@ LETTERS = {
 
 class Kokoro:
     """folder: kokoro.onnx, the model's config.json ("vocab": sign -> number) and voices/NAME.bin, float32 [510,1,256]
-    each, one style for each number of tokens."""
+    each, one style for each number of tokens. Raises UsageError where one of them lacks."""
 
     def __init__(self, folder: Path, threads: int = 1):
+        self.folder = Path(folder)
+        for name in ("kokoro.onnx", "config.json", "voices"):
+            if not (self.folder / name).exists():
+                raise UsageError(f"{folder}: there is no {name}; make_speech_corpus --help says where it comes from.")
         import onnx
         import onnxruntime
 
-        self.folder = Path(folder)
         self.numbers = json.loads((self.folder / "config.json").read_text())["vocab"]
         model = onnx.load(self.folder / "kokoro.onnx")
         model.graph.output.append(onnx.ValueInfoProto(name=DURATIONS))

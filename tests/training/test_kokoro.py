@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from scripts.speech.kokoro import PAUSE_S, _close_gaps, _signs
+from hdtalk.errors import UsageError
+from scripts.speech.kokoro import PAUSE_S, Kokoro, _close_gaps, _signs
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng spells the sentences")
 
@@ -39,3 +40,8 @@ def test_a_short_gap_belongs_to_the_sounds_beside_it_and_a_pause_stays():
     assert closed[1][2] == closed[2][1] == pytest.approx(0.6 + short / 2)
     assert closed[3] == ("sil", 1.0, 1.0 + long)
     assert all(before[2] == after[1] for before, after in zip(closed, closed[1:], strict=False))
+
+
+def test_a_folder_without_the_network_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"there is no kokoro\.onnx"):
+        Kokoro(tmp_path)

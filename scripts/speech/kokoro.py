@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from hdtalk.errors import UsageError
+from scripts.speech.synthesisers import Phone
 
 SAMPLE_RATE = 24000
 FRAME_S = 600 / SAMPLE_RATE  # durations are counted in these
-LAG_S = (
-    0.06  # a sound is heard this much before its turn; measured against the loudness of 21 sentences in seven voices
-)
+# a sound is heard this much before its turn; measured against the loudness of 21 sentences in seven voices
+LAG_S = 0.06
 DURATIONS = "/encoder/Clip_output_0"  # of each token, in frames; inside the export's graph
 PAUSE_S = 0.1  # a shorter gap between words belongs to their sounds
 # What the network's alphabet writes in one letter
@@ -34,7 +34,7 @@ class Kokoro:
     """folder: kokoro.onnx, the model's config.json ("vocab": sign -> number) and voices/NAME.bin, float32 [510,1,256]
     each, one style for each number of tokens. Raises UsageError where one of them lacks."""
 
-    def __init__(self, folder: Path, threads: int = 1):
+    def __init__(self, folder: Path):
         self.folder = Path(folder)
         for name in ("kokoro.onnx", "config.json", "voices"):
             if not (self.folder / name).exists():
@@ -46,10 +46,10 @@ class Kokoro:
         model = onnx.load(self.folder / "kokoro.onnx")
         model.graph.output.append(onnx.ValueInfoProto(name=DURATIONS))
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
 
-    def speak(self, voice: str, text: str, rate: int = 170) -> tuple[np.ndarray, int, list[tuple[str, float, float]]]:
+    def speak(self, voice: str, text: str, rate: int = 170) -> tuple[np.ndarray, int, list[Phone]]:
         """Float64 samples, 24000 Hz, and (ipa, start_s, end_s) with "sil" for pauses. `voice` is LANGUAGE+NAME."""
         language, name = voice.split("+")
         signs = _signs(text, language)
@@ -63,7 +63,8 @@ class Kokoro:
         }
         sound, frames = self.session.run(["audio", DURATIONS], inputs)
         ends_s = np.cumsum(frames.ravel()) * FRAME_S - LAG_S
-        phones, first = [("sil", 0.0, float(ends_s[0]))], 1
+        phones: list[Phone] = [("sil", 0.0, float(ends_s[0]))]
+        first = 1
         for (ipa, _), group in zip(signs, tokens, strict=True):
             if group:
                 phones.append((ipa, phones[-1][2], float(ends_s[first + len(group) - 1])))
@@ -85,9 +86,9 @@ def _signs(text: str, language: str) -> list[tuple[str, str]]:
                     continue
                 stress = sound[: len(sound) - len(sound.lstrip("ˈˌ"))]
                 letters = LETTERS.get(plain, LETTERS.get(plain.rstrip("ː"), plain))
-                signs.append(
-                    (plain.replace("ː", ""), stress + (letters.replace("ː", "") if "en" in language else letters))
-                )
+                if language.startswith("en"):  # the network's English has no length marks
+                    letters = letters.replace("ː", "")
+                signs.append((plain.replace("ː", ""), stress + letters))
             signs.append(("sil", " "))
         mark = clause.strip()[-1]
         if mark in ",;:.!?" and signs:
@@ -96,9 +97,9 @@ def _signs(text: str, language: str) -> list[tuple[str, str]]:
     return signs
 
 
-def _close_gaps(phones):
+def _close_gaps(phones: list[Phone]) -> list[Phone]:
     """Shares what lies between two words, but for a pause, between the sounds beside it."""
-    out = []
+    phones, out = list(phones), list[Phone]()
     for index, (ipa, start, end) in enumerate(phones):
         if ipa == "sil" and out and index + 1 < len(phones) and end - start < PAUSE_S:
             middle = (start + end) / 2

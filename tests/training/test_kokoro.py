@@ -35,7 +35,7 @@ def test_a_short_gap_belongs_to_the_sounds_beside_it_and_a_pause_stays():
     short, long = 0.8 * PAUSE_S, 2 * PAUSE_S
     phones = [("sil", 0.0, 0.5), ("b", 0.5, 0.6), ("sil", 0.6, 0.6 + short), ("m", 0.6 + short, 1.0)]
     phones += [("sil", 1.0, 1.0 + long), ("a", 1.0 + long, 1.5), ("sil", 1.5, 1.55)]
-    closed = _close_gaps(list(phones))
+    closed = _close_gaps(phones)
     assert [phone for phone, _, _ in closed] == ["sil", "b", "m", "sil", "a", "sil"]
     assert closed[1][2] == closed[2][1] == pytest.approx(0.6 + short / 2)
     assert closed[3] == ("sil", 1.0, 1.0 + long)

@@ -179,6 +179,8 @@ def test_impossible_requests_are_refused_at_the_start(train_speech, corpus, tmp_
     assert result.exit_code == 2 and "no splits.json" in result.output
     result = run(train_speech, corpus, tmp_path / "out", "--export")
     assert result.exit_code == 2 and "holds no training" in result.output
+    result = run(train_speech, corpus, tmp_path / "out", "--halfway", *ONE_STEP)
+    assert result.exit_code == 2 and "began from nothing" in result.output
     assert not (tmp_path / "out").exists()
     result = CliRunner().invoke(load_script("measure_speech").main, ["--data", str(corpus)])
     assert result.exit_code == 3 and result.output.count("\n") == 1 and "no splits.json" in result.output

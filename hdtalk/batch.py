@@ -19,6 +19,7 @@ from hdtalk.job import folder_beside, is_claimed, write_atomically
 from hdtalk.media import VIDEO_SUFFIXES
 from hdtalk.options import resolve
 from hdtalk.pipeline import EditResult, InversionResult, edit_video, invert_video
+from hdtalk.run import emotion_source
 from hdtalk.store import file_hash
 from hdtalk.weights import load_bundle
 
@@ -113,11 +114,10 @@ def run_batch(
     if options.get("emotion"):
         parse_emotion(options["emotion"])
     if not config.overwrite:
-        emotion_from = options.get("emotion_from")
         wanted = {
             **_flat(json.loads(json.dumps(asdict(config)))),
             "bundle": load_bundle(options.get("bundle", "auto"), "cpu").hashes,
-            "emotion": options.get("emotion") or (str(emotion_from) if emotion_from else None),
+            "emotion": emotion_source(options.get("emotion"), options.get("emotion_from")),
         }
         for work in works:
             if _is_finished(work) and (changed := _changed(work, wanted)):

@@ -478,7 +478,7 @@ class Run:
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
             "inputs": inputs,
             "output": {"path": str(self.output), "frames": len(self.order), "fps": str(self.info.fps)},
-            "emotion": self.emotion or (str(self.emotion_from) if self.emotion_from else None),
+            "emotion": emotion_source(self.emotion, self.emotion_from),
             "bundle": {"name": self.bundle.name, "resolution": self.bundle.resolution, "sha256": self.bundle.hashes},
             "device": str(self.device),
             "precision": str(self.dtype).removeprefix("torch."),
@@ -757,6 +757,11 @@ def check_emotion(emotion: str | None, emotion_from: PathLike | None, landmarks:
         audio.read_speech(emotion_from, warn=False)
     if landmarks is not None and (emotion is not None or emotion_from is not None):
         raise UsageError("--landmarks say what the face does, so no emotion can be chosen. Leave one of them out.")
+
+
+def emotion_source(emotion: str | None, emotion_from: PathLike | None) -> str | None:
+    """What OUT.json says of the emotion: its name, the recording it was taken from, or None (the speech's own)."""
+    return emotion or (str(emotion_from) if emotion_from else None)
 
 
 def _name(source: PathLike | np.ndarray) -> str:

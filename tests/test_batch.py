@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import shutil
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,8 @@ from hdtalk import batch, media
 from hdtalk.batch import plan_batch, run_batch
 from hdtalk.errors import InputError, ResourceError, Stopped, UsageError
 from hdtalk.job import Job
+from hdtalk.options import resolve
+from hdtalk.weights import load_bundle
 
 QUICK = {
     "precision": "float32",
@@ -56,6 +59,26 @@ def test_clips_made_with_other_settings_are_not_taken_for_done(tiny_shot, tiny_b
     assert (tmp_path / "out" / "a.mp4").read_bytes() == before
     rows = run_batch(works, tmp_path / "out" / "batch.csv", **given, seed=1, overwrite=True)
     assert [row.state for row in rows] == ["made"]
+
+
+def test_a_recordings_emotion_is_the_same_setting_as_a_path_and_as_text(inverted, tmp_path, tiny_bundle_folder):
+    """OUT.json names the recording; a caller may give it either way."""
+    work = works_of(tmp_path, "a")[0]
+    voice = tmp_path / "angry.wav"
+    given = {"bundle": str(tiny_bundle_folder)}
+    run_batch([work], tmp_path / "batch.csv", **given)
+    manifest = {
+        "inputs": {"video": {"path": str(work.video), "sha256": ""}},
+        "configuration": asdict(resolve({})),
+        "bundle": {"sha256": load_bundle(str(tiny_bundle_folder), "cpu").hashes},
+        "emotion": str(voice),
+    }
+    work.output.with_suffix(".json").write_text(json.dumps(manifest))
+    for emotion_from in (voice, str(voice)):
+        rows = run_batch([work], tmp_path / "batch.csv", **given, emotion_from=emotion_from)
+        assert [row.state for row in rows] == ["there"]
+    with pytest.raises(UsageError, match=r"a\.mp4: made with other settings \(emotion\)"):
+        run_batch([work], tmp_path / "batch.csv", **given, emotion_from=tmp_path / "sad.wav")
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ class Kokoro:
         import onnxruntime
 
         self.numbers = json.loads((self.folder / "config.json").read_text())["vocab"]
+        self.styles: dict[str, np.ndarray] = {}
         model = onnx.load(self.folder / "kokoro.onnx")
         model.graph.output.append(onnx.ValueInfoProto(name=DURATIONS))
         options = onnxruntime.SessionOptions()
@@ -55,7 +56,9 @@ class Kokoro:
         signs = _signs(text, language)
         tokens = [[self.numbers[letter] for letter in letters if letter in self.numbers] for _, letters in signs]
         flat = [number for group in tokens for number in group]
-        styles = np.fromfile(self.folder / "voices" / f"{name}.bin", np.float32).reshape(-1, 1, 256)
+        if name not in self.styles:
+            self.styles[name] = np.fromfile(self.folder / "voices" / f"{name}.bin", np.float32).reshape(-1, 1, 256)
+        styles = self.styles[name]
         inputs = {
             "tokens": np.array([[0, *flat, 0]]),
             "style": styles[min(len(flat), len(styles)) - 1],

@@ -119,6 +119,23 @@ def test_views_left_out_are_counted(train_speech, corpus, tmp_path):
     assert result.exit_code == 0 and "1 views left out" in result.output
 
 
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("[1", "damaged"),
+        ("[1]", "damaged"),
+        ('{"M001": "loud"}', "damaged"),
+        ('{"M001": 0}', "M001 is not a positive"),
+        ('{"M001": Infinity}', "M001 is not a positive"),
+    ],
+)
+def test_unusable_emphasis_is_named(train_speech, corpus, tmp_path, text, cause):
+    (corpus / "emphasis.json").write_text(text)
+    result = run(train_speech, corpus, tmp_path / "out", *ONE_STEP)
+    assert result.exit_code == 3
+    assert "emphasis.json" in result.output.splitlines()[-1] and cause in result.output.splitlines()[-1]
+
+
 def test_without_a_second_view_nothing_is_trained(train_speech, corpus, tmp_path):
     result = run(train_speech, corpus, tmp_path / "out", *ONE_STEP)
     assert result.exit_code == 3

@@ -91,11 +91,12 @@ class InvertConfig:
     beta2: float = 0.99
     lambda_l2: float = 10.0
     lambda_lpips: float = 1.0
+    lambda_structure: float = 1.0  # of 1 - SSIM, while the generator is tuned
     lambda_locality: float = 1.0  # L_R holds its own weights, 0.1 and 0.1, of the PTI paper
     locality_alpha: float = 30.0
     locality_psi: float = 0.5  # truncation of the random codes
     locality_every: int = 8  # steps; its weight is multiplied by this so that the mean stays
-    perceptual_side: int = 256  # larger pictures are averaged down to it for LPIPS; 0 never
+    perceptual_side: int = 256  # larger pictures are averaged down to it for LPIPS and SSIM; 0 never
     checkpoint_s: float = 20.0
 
 
@@ -208,6 +209,7 @@ PAPER = {
         "shared_steps": 0,
         "pivot_rate": 0.0,
         "mouth_pixels": 1.0,
+        "lambda_structure": 0.0,
         "refine_steps": 0,
         "passes": 300,
         "batch_size": 1,

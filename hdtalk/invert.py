@@ -24,6 +24,7 @@ from hdtalk.descent import (
 from hdtalk.device import autocast
 from hdtalk.images import resize, shrink, to_images
 from hdtalk.losses.locality import locality_codes, locality_loss
+from hdtalk.losses.structure import structure_loss
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +151,7 @@ def tune_generator(
 
     With `config.pivot_rate` the pivots move too, each when its frame is seen: a generator that knows the person badly
     then still learns what distinguishes the frames, instead of their average. `read_weights` weighs the pixels of L2.
+    With `config.lambda_structure` the pictures' structural similarity counts beside L2 and LPIPS.
 
     `pivots`: float32 `[N, num_ws, 512]`; `read_crops` is asked for one step's frames, never for the whole shot.
     The frames and random codes of a step depend on (seed, step) alone: a run that goes on from a checkpoint makes the
@@ -301,7 +303,10 @@ def _accumulate(tuned, weights, perceptual, pivots, targets, pixels, config, dty
         l2 = (
             l2.mean((1, 2, 3)) if pixels is None else (l2 * pixels[rows]).mean((1, 2, 3)) / pixels[rows].mean((1, 2, 3))
         )
-        loss = (config.lambda_lpips * lpips.float() + config.lambda_l2 * l2).sum() / len(pivots)
+        value = config.lambda_lpips * lpips.float() + config.lambda_l2 * l2
+        if config.lambda_structure > 0:
+            value = value + config.lambda_structure * _structure(images, targets[rows], config.perceptual_side)
+        loss = value.sum() / len(pivots)
         asked = [*parameters, codes] if pivots.requires_grad else parameters
         return loss.detach(), list(torch.autograd.grad(loss, asked, allow_unused=True))
 
@@ -339,6 +344,10 @@ def _add_locality(generator, tuned, weights, perceptual, pivot, config, dtype, s
 
 def _lpips(perceptual, images, targets, side):
     return perceptual(shrink(images, side), shrink(targets, side))
+
+
+def _structure(images, targets, side):
+    return structure_loss(shrink(images.float(), side), shrink(targets, side))
 
 
 def _state(weights, optimiser: torch.optim.Adam, codes: _Codes, losses: list[float]) -> dict[str, np.ndarray]:

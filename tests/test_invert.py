@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import skimage.metrics
 import torch
 
 from hdtalk import invert
@@ -82,10 +83,11 @@ def test_tuning_lowers_equation_4_and_leaves_the_given_generator_and_the_mapping
     assert not any(p.requires_grad for p in made.generator.parameters())
 
 
-def test_first_step_s_loss_is_equation_4_written_plainly(tiny_networks, tiny_crops):
+@pytest.mark.parametrize("structure", [0.0, 0.7])
+def test_first_step_s_loss_is_equation_4_written_plainly(tiny_networks, tiny_crops, structure):
     crops, ws = tiny_crops
     pivots = ws.roll(1, 0)
-    config = dataclasses.replace(CONFIG, steps=1, lambda_l2=3.0, lambda_lpips=2.0)
+    config = dataclasses.replace(CONFIG, steps=1, lambda_l2=3.0, lambda_lpips=2.0, lambda_structure=structure)
     made = invert.tune_generator(tiny_networks.generator, tiny_networks.perceptual, pivots, lambda i: crops[i], config)
     rows = invert.step_frames(0, 0, 3, len(crops))
     with torch.no_grad():
@@ -93,7 +95,16 @@ def test_first_step_s_loss_is_equation_4_written_plainly(tiny_networks, tiny_cro
         targets = torch.from_numpy(crops[rows]).float() / 127.5 - 1
         lpips = tiny_networks.perceptual(pictures, targets).numpy()
     l2 = ((pictures - targets).numpy().astype(float) ** 2).mean((1, 2, 3))
-    np.testing.assert_allclose(made.losses, [(2.0 * lpips + 3.0 * l2).mean()], rtol=1e-4)
+    dissimilar = [
+        1
+        - skimage.metrics.structural_similarity(
+            a.astype(float), b.astype(float), gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+            data_range=2.0, channel_axis=0,
+        )
+        for a, b in zip(pictures.numpy(), targets.numpy(), strict=True)
+    ]  # fmt: skip
+    expected = 2.0 * lpips + 3.0 * l2 + structure * np.array(dissimilar)
+    np.testing.assert_allclose(made.losses, [expected.mean()], rtol=1e-4)
 
 
 @pytest.mark.parametrize("stop", [1, 4])

@@ -83,7 +83,7 @@ class InvertConfig:
     refine_pull: float = 1e-3  # of each pivot's layers towards their mean
     pivot_rate: float = 0.03  # step size of the pivots while the generator is tuned, in the same unit; 0: they stay
     mouth_pixels: float = 4.0  # weight of L2 on mouth and lips over the rest
-    steps: int = 560  # of the generator, batched, whatever the length of the shot
+    steps: int = 700  # of the generator, batched, whatever the length of the shot
     passes: int = 0  # over all frames, one frame a step; replaces `steps` when positive
     batch_size: int = 2
     learning_rate: float = 1.4e-3
@@ -91,7 +91,7 @@ class InvertConfig:
     beta2: float = 0.99
     lambda_l2: float = 10.0
     lambda_lpips: float = 1.0
-    lambda_structure: float = 1.0  # of 1 - SSIM, while the generator is tuned
+    lambda_structure: float = 2.0  # of 1 - SSIM, while the generator is tuned
     lambda_locality: float = 1.0  # L_R holds its own weights, 0.1 and 0.1, of the PTI paper
     locality_alpha: float = 30.0
     locality_psi: float = 0.5  # truncation of the random codes
@@ -106,7 +106,7 @@ class OptimiseConfig:
 
     lambda_lpips: float = 1.0
     lambda_fan: float = 5e-3
-    lambda_smooth: float = 1e-4
+    lambda_smooth: float = 3e-3
     smoothness: str = "latent"  # latent | feature (L^F_smooth of Table II) | none
     lambda_feature_smooth: float = 0.1  # takes lambda_smooth's place there
     mouth_weight: float = 3.0  # a_i of equation (6)
@@ -220,6 +220,7 @@ PAPER = {
         "perceptual_side": 0,
     },
     "optimise": {
+        "lambda_smooth": 1e-4,
         "target_heatmaps": "gaussian",
         "latent_space": "w+",
         "lambda_mahalanobis": 0.0,

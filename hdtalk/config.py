@@ -83,19 +83,21 @@ class InvertConfig:
     refine_pull: float = 1e-3  # of each pivot's layers towards their mean
     pivot_rate: float = 0.03  # step size of the pivots while the generator is tuned, in the same unit; 0: they stay
     mouth_pixels: float = 4.0  # weight of L2 on mouth and lips over the rest
-    steps: int = 700  # of the generator, batched, whatever the length of the shot
+    steps: int = 300  # of the generator, batched, whatever the length of the shot
     passes: int = 0  # over all frames, one frame a step; replaces `steps` when positive
     batch_size: int = 2
-    learning_rate: float = 1.4e-3
-    cosine: bool = True  # the rate falls to zero; otherwise it is constant
+    optimiser: str = "muon"  # muon: for the convolutions, the rest by adam | adam: for all
+    muon_rate: float = 0.01  # root mean square of a step, of weights with unit variance
+    learning_rate: float = 1.4e-3  # of adam
+    cosine: bool = True  # the rates fall to zero; otherwise they are constant
     beta2: float = 0.99
     lambda_l2: float = 10.0
     lambda_lpips: float = 1.0
     lambda_structure: float = 2.0  # of 1 - SSIM, while the generator is tuned
-    lambda_locality: float = 1.0  # L_R holds its own weights, 0.1 and 0.1, of the PTI paper
+    lambda_locality: float = 10.0  # L_R holds its own weights, 0.1 and 0.1, of the PTI paper
     locality_alpha: float = 30.0
     locality_psi: float = 0.5  # truncation of the random codes
-    locality_every: int = 8  # steps; its weight is multiplied by this so that the mean stays
+    locality_every: int = 4  # steps; its weight is multiplied by this so that the mean stays
     perceptual_side: int = 256  # larger pictures are averaged down to it for LPIPS and SSIM; 0 never
     checkpoint_s: float = 20.0
 
@@ -213,7 +215,9 @@ PAPER = {
         "refine_steps": 0,
         "passes": 300,
         "batch_size": 1,
+        "optimiser": "adam",
         "learning_rate": 3e-5,
+        "lambda_locality": 1.0,
         "cosine": False,
         "beta2": 0.999,
         "locality_every": 1,

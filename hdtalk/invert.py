@@ -25,6 +25,7 @@ from hdtalk.device import autocast
 from hdtalk.images import resize, shrink, to_images
 from hdtalk.losses.locality import locality_codes, locality_loss
 from hdtalk.losses.structure import structure_loss
+from hdtalk.muon import Muon
 
 log = logging.getLogger(__name__)
 
@@ -160,20 +161,20 @@ def tune_generator(
     """
     device = pivots.device
     tuned, weights = tunable_copy(generator)
-    optimiser = torch.optim.Adam(weights.values(), lr=config.learning_rate, betas=(0.9, config.beta2))
+    optimisers = _optimisers(weights, config)
     codes = _Codes(pivots, config.pivot_rate * _spread(generator) if len(pivots) <= MOVING_PIVOTS else 0.0)
     batch = min(config.batch_size, len(pivots))
     total = config.passes * len(pivots) // batch if config.passes else config.steps
     first, losses, micro_batch, saved_at = 0, [], batch, time.monotonic()
     if checkpoints is not None and (state := checkpoints.load()) is not None:
         first = state[0]
-        losses = _restore(weights, optimiser, codes, state[1])
+        losses = _restore(weights, optimisers, codes, state[1])
 
     with frozen(generator, perceptual):
         for step in range(first, total):
-            if config.cosine:
-                optimiser.param_groups[0]["lr"] = config.learning_rate * cosine(step / total)
-            optimiser.zero_grad()
+            for optimiser, rate in optimisers:
+                optimiser.param_groups[0]["lr"] = rate * (cosine(step / total) if config.cosine else 1.0)
+                optimiser.zero_grad()
             frames = step_frames(seed, step, batch, len(pivots))
             targets, seen = to_images(read_crops(frames), device), codes.take(frames)
             pixels = None if read_weights is None else torch.from_numpy(read_weights(frames)).to(device)
@@ -182,7 +183,8 @@ def tune_generator(
             if config.lambda_locality > 0 and step % config.locality_every == 0:
                 _add_locality(generator, *networks, seen[:1].detach(), config, dtype, (seed, step))
             if all_finite([p.grad for p in weights.values() if p.grad is not None]):
-                optimiser.step()
+                for optimiser, _ in optimisers:
+                    optimiser.step()
                 codes.step(frames, seen, cosine(step / total) if config.cosine else 1.0)
             else:
                 log.warning("step %d of the tuning was not finite and is left out", step)
@@ -190,7 +192,7 @@ def tune_generator(
             if progress is not None:
                 progress(step + 1, total)
             if checkpoints is not None and time.monotonic() - saved_at >= config.checkpoint_s and step + 1 < total:
-                checkpoints.save(step + 1, _state(weights, optimiser, codes, losses))
+                checkpoints.save(step + 1, _state(weights, optimisers, codes, losses))
                 saved_at = time.monotonic()
     return Tuning(tuned.requires_grad_(False), codes.values, losses)
 
@@ -350,27 +352,36 @@ def _structure(images, targets, side):
     return structure_loss(shrink(images.float(), side), shrink(targets, side))
 
 
-def _state(weights, optimiser: torch.optim.Adam, codes: _Codes, losses: list[float]) -> dict[str, np.ndarray]:
+def _optimisers(weights: dict[str, nn.Parameter], config: InvertConfig) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Each with its highest rate. Muon takes the modulated convolutions, the only weights of five dimensions."""
+    by_muon = [p for p in weights.values() if config.optimiser == "muon" and p.ndim == 5 and p.shape[-1] > 1]
+    others = [p for p in weights.values() if all(p is not other for other in by_muon)]
+    adam = torch.optim.Adam(others, lr=config.learning_rate, betas=(0.9, config.beta2))
+    chosen: list[tuple[torch.optim.Optimizer, float]] = [(adam, config.learning_rate)]
+    return [*chosen, (Muon(by_muon, config.muon_rate), config.muon_rate)] if by_muon else chosen
+
+
+def _state(weights, optimisers, codes: _Codes, losses: list[float]) -> dict[str, np.ndarray]:
     arrays = {"losses": np.array(losses), **{name: value.cpu().numpy() for name, value in codes.arrays().items()}}
     for name, parameter in weights.items():
         arrays[f"weight.{name}"] = parameter.detach().cpu().numpy()
-        for key, value in optimiser.state.get(parameter, {}).items():
-            arrays[f"{key}.{name}"] = value.detach().cpu().numpy()
+        for optimiser, _ in optimisers:
+            for key, value in optimiser.state.get(parameter, {}).items():
+                arrays[f"{key}.{name}"] = value.detach().cpu().numpy()
     return arrays
 
 
-def _restore(weights, optimiser: torch.optim.Adam, codes: _Codes, arrays: dict[str, np.ndarray]) -> list[float]:
+def _restore(weights, optimisers, codes: _Codes, arrays: dict[str, np.ndarray]) -> list[float]:
     for name, value in codes.arrays().items():
         value.copy_(torch.from_numpy(arrays[name]))
+    owners = {p: optimiser for optimiser, _ in optimisers for p in optimiser.param_groups[0]["params"]}
     with torch.no_grad():
         for name, parameter in weights.items():
             parameter.copy_(torch.from_numpy(arrays[f"weight.{name}"]))
-            kept = {
-                key: arrays[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in arrays
-            }
-            state = {key: torch.from_numpy(np.array(value)) for key, value in kept.items()}
+            keys = [key for key in ("step", "exp_avg", "exp_avg_sq", "momentum") if f"{key}.{name}" in arrays]
+            state = {key: torch.from_numpy(np.array(arrays[f"{key}.{name}"])) for key in keys}
             # Adam counts its steps on the CPU: on a GPU every step would wait for them
-            optimiser.state[parameter] = {
+            owners[parameter].state[parameter] = {
                 key: value.reshape(()) if key == "step" else value.to(parameter.device) for key, value in state.items()
             }
     return arrays["losses"].tolist()

@@ -25,6 +25,7 @@ CHOICES = {
     "faces.on_missing": ("keep", "interpolate", "fail"),
     "optimise.latent_space": ("shot", "whitened", "w+"),
     "optimise.layer_groups": ("shared", "coarse", "thirds", "per-layer"),
+    "invert.optimiser": ("muon", "adam"),
     "optimise.optimiser": ("l-bfgs", "adam"),
     "optimise.smoothness": ("latent", "feature", "none"),
     "optimise.target_heatmaps": ("gaussian", "shifted"),

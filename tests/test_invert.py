@@ -107,10 +107,11 @@ def test_first_step_s_loss_is_equation_4_written_plainly(tiny_networks, tiny_cro
     np.testing.assert_allclose(made.losses, [expected.mean()], rtol=1e-4)
 
 
-@pytest.mark.parametrize("stop", [1, 4])
-def test_going_on_from_a_checkpoint_is_bit_identical(tiny_networks, tiny_crops, stop):
+@pytest.mark.parametrize(("stop", "optimiser"), [(1, "muon"), (4, "muon"), (4, "adam")])
+def test_going_on_from_a_checkpoint_is_bit_identical(tiny_networks, tiny_crops, stop, optimiser):
     crops, ws = tiny_crops
-    given = (tiny_networks.generator, tiny_networks.perceptual, ws.roll(1, 0), lambda i: crops[i], CONFIG)
+    config = dataclasses.replace(CONFIG, optimiser=optimiser)
+    given = (tiny_networks.generator, tiny_networks.perceptual, ws.roll(1, 0), lambda i: crops[i], config)
     whole = invert.tune_generator(*given, seed=3)
     checkpoints = Memory()
 

@@ -14,7 +14,7 @@ WEIGHTS = ["checkpoints", "conversion", "architectures", "registry", "download",
 # lower number: lower layer; a module may import its own layer only where SIBLINGS allows it
 LAYER = {
     **dict.fromkeys(["errors", "config", "data", "memory", "py", "ahead"], 0),
-    **dict.fromkeys(["device", "descent", "draw", "images", "options", "domain", "regions", "latent_space"], 1),
+    **dict.fromkeys(["device", "descent", "draw", "images", "muon", "options", "domain", "regions", "latent_space"], 1),
     **dict.fromkeys(["windows", "audio_bands", "face_units", "outputs", "soundtrack", "squares", "tonemap"], 1),
     **dict.fromkeys(["generators", "models", "losses", "metrics", "command"], 1),
     "job": 2,

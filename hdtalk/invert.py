@@ -148,7 +148,8 @@ def tune_generator(
     checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
 ) -> Tuning:
-    """PTI over a whole shot: minimises equation (4) over the synthesis weights; mapping and noise maps stay.
+    """PTI over a whole shot: minimises equation (4) over the synthesis weights; mapping and noise maps stay. The
+    convolutions move by Muon, all else by Adam, unless `config.optimiser` is "adam".
 
     With `config.pivot_rate` the pivots move too, each when its frame is seen: a generator that knows the person badly
     then still learns what distinguishes the frames, instead of their average. `read_weights` weighs the pixels of L2.
@@ -172,8 +173,9 @@ def tune_generator(
 
     with frozen(generator, perceptual):
         for step in range(first, total):
-            for optimiser, rate in optimisers:
-                optimiser.param_groups[0]["lr"] = rate * (cosine(step / total) if config.cosine else 1.0)
+            share = cosine(step / total) if config.cosine else 1.0
+            for optimiser in optimisers:
+                optimiser.param_groups[0]["lr"] = optimiser.defaults["lr"] * share
                 optimiser.zero_grad()
             frames = step_frames(seed, step, batch, len(pivots))
             targets, seen = to_images(read_crops(frames), device), codes.take(frames)
@@ -183,9 +185,9 @@ def tune_generator(
             if config.lambda_locality > 0 and step % config.locality_every == 0:
                 _add_locality(generator, *networks, seen[:1].detach(), config, dtype, (seed, step))
             if all_finite([p.grad for p in weights.values() if p.grad is not None]):
-                for optimiser, _ in optimisers:
+                for optimiser in optimisers:
                     optimiser.step()
-                codes.step(frames, seen, cosine(step / total) if config.cosine else 1.0)
+                codes.step(frames, seen, share)
             else:
                 log.warning("step %d of the tuning was not finite and is left out", step)
             losses.append(loss)
@@ -352,20 +354,19 @@ def _structure(images, targets, side):
     return structure_loss(shrink(images.float(), side), shrink(targets, side))
 
 
-def _optimisers(weights: dict[str, nn.Parameter], config: InvertConfig) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Each with its highest rate. Muon takes the modulated convolutions, the only weights of five dimensions."""
-    by_muon = [p for p in weights.values() if config.optimiser == "muon" and p.ndim == 5 and p.shape[-1] > 1]
-    others = [p for p in weights.values() if all(p is not other for other in by_muon)]
+def _optimisers(weights: dict[str, nn.Parameter], config: InvertConfig) -> list[torch.optim.Optimizer]:
+    """Adam, and Muon for the modulated convolutions, the only weights of five dimensions; not for those to colours."""
+    by_muon = {name: p for name, p in weights.items() if config.optimiser == "muon" and p.ndim == 5 and p.shape[-1] > 1}
+    others = [p for name, p in weights.items() if name not in by_muon]
     adam = torch.optim.Adam(others, lr=config.learning_rate, betas=(0.9, config.beta2))
-    chosen: list[tuple[torch.optim.Optimizer, float]] = [(adam, config.learning_rate)]
-    return [*chosen, (Muon(by_muon, config.muon_rate), config.muon_rate)] if by_muon else chosen
+    return [adam, Muon(by_muon.values(), config.muon_rate)] if by_muon else [adam]
 
 
 def _state(weights, optimisers, codes: _Codes, losses: list[float]) -> dict[str, np.ndarray]:
     arrays = {"losses": np.array(losses), **{name: value.cpu().numpy() for name, value in codes.arrays().items()}}
     for name, parameter in weights.items():
         arrays[f"weight.{name}"] = parameter.detach().cpu().numpy()
-        for optimiser, _ in optimisers:
+        for optimiser in optimisers:
             for key, value in optimiser.state.get(parameter, {}).items():
                 arrays[f"{key}.{name}"] = value.detach().cpu().numpy()
     return arrays
@@ -374,7 +375,7 @@ def _state(weights, optimisers, codes: _Codes, losses: list[float]) -> dict[str,
 def _restore(weights, optimisers, codes: _Codes, arrays: dict[str, np.ndarray]) -> list[float]:
     for name, value in codes.arrays().items():
         value.copy_(torch.from_numpy(arrays[name]))
-    owners = {p: optimiser for optimiser, _ in optimisers for p in optimiser.param_groups[0]["params"]}
+    owners = {p: optimiser for optimiser in optimisers for p in optimiser.param_groups[0]["params"]}
     with torch.no_grad():
         for name, parameter in weights.items():
             parameter.copy_(torch.from_numpy(arrays[f"weight.{name}"]))

@@ -11,14 +11,13 @@ SMALLEST = 1e-12  # norm below which a momentum counts as zero
 
 
 class Muon(torch.optim.Optimizer):
-    """For weights of convolutions and linear layers, `[Cout, ...]` or `[1, Cout, ...]`, each taken as a matrix of Cout
-    rows.
+    """For weights of convolutions, `[Cout, Cin, kh, kw]` or `[1, Cout, Cin, kh, kw]`, each as a matrix of Cout rows.
 
     `lr`: root mean square of a step's entries. `momentum`: Nesterov's. torch.optim.Muon is of the same kind, for plain
     matrices, and multiplies in bfloat16, which processors without its instructions do a hundred times slower.
     """
 
-    def __init__(self, parameters: Iterable[Any], lr: float = 0.0, momentum: float = 0.95):
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float, momentum: float = 0.95):
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
@@ -26,10 +25,13 @@ class Muon(torch.optim.Optimizer):
         """One step along the parameters' gradients; those without one stay. `closure` is not called."""
         for group in self.param_groups:
             for parameter in (p for p in group["params"] if p.grad is not None):
-                mean = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+                state = self.state[parameter]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                mean = state["momentum"]
                 mean.lerp_(parameter.grad, 1 - group["momentum"])
                 ahead = parameter.grad.lerp(mean, group["momentum"])
-                direction = orthogonal(ahead.flatten(0, 1).flatten(1) if ahead.shape[0] == 1 else ahead.flatten(1))
+                direction = orthogonal(ahead.reshape(parameter.shape[:-3].numel(), -1))
                 size = direction.square().mean().sqrt().clamp_min(SMALLEST)
                 parameter.sub_((direction * (group["lr"] / size)).view_as(parameter))
 
@@ -43,11 +45,18 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.T).T
     matrix = matrix / matrix.norm().clamp_min(SMALLEST)
-    gram, (a, b, c) = matrix @ matrix.T, QUINTIC
-    factor = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    for _ in range(ROUNDS):
-        quintic = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        quintic.diagonal().add_(a)
-        factor = quintic @ factor
-        gram = quintic @ gram @ quintic
+    gram = matrix @ matrix.T
+    factor = once = _factor_of_a_round(gram)
+    for _ in range(ROUNDS - 1):
+        gram = once @ gram @ once
+        once = _factor_of_a_round(gram)
+        factor = once @ factor
     return factor @ matrix
+
+
+def _factor_of_a_round(gram: torch.Tensor) -> torch.Tensor:
+    """What a round multiplies a matrix by from the left, given that matrix's Gram matrix."""
+    a, b, c = QUINTIC
+    factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal().add_(a)
+    return factor

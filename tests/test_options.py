@@ -19,7 +19,8 @@ def test_paper_preset_sets_the_paper_s_constants_and_single_options_change_them(
     assert (optimise.lambda_lpips, optimise.lambda_fan, optimise.lambda_smooth) == (1.0, 5e-3, 1e-4)
     assert (optimise.steps, optimise.learning_rate, optimise.latent_space) == (300, 1e-3, "w+")
     assert not optimise.joint and config.stitch.steps == 100 and config.invert.passes == 300
-    assert (config.invert.optimiser, config.invert.learning_rate) == ("adam", 3e-5)
+    invert = config.invert
+    assert (invert.optimiser, invert.learning_rate, invert.lambda_locality) == ("adam", 3e-5, 1.0)
     assert resolve({"preset": "paper", "optimise.steps": 7}).optimise == dataclasses.replace(optimise, steps=7)
 
 

@@ -116,6 +116,7 @@ class DisplacementStream:
     ):
         self.model, self.speech, self.config = model, speech, config
         device = model.emotion_codes.device
+        self.reach = model.landmark_predictor.reach
         self.neutral = torch.from_numpy(neutral).to(device)[None]
         self.emotions = emotions  # [H, e], one per `SPAN_FRAMES`, or a single one
         spread = config.tract_spread
@@ -140,14 +141,15 @@ class DisplacementStream:
     @torch.no_grad()
     def _pause(self, code: torch.Tensor, num_frames: int = 50) -> np.ndarray:
         """Displacement `[68,2]` in this emotion after so many frames of silence."""
-        silence = np.repeat(self.speech.silent_row[None], STRETCH_ROWS * (num_frames - 1) + WINDOW_ROWS, 0)
+        num_rows = STRETCH_ROWS * (num_frames + self.reach - 1) + WINDOW_ROWS
+        silence = np.repeat(self.speech.silent_row[None], num_rows, 0)
         return self._predict(silence, code.expand(num_frames, -1))[0][-1]
 
     def _predict(self, rows: np.ndarray, emotion: torch.Tensor, state=None, margin: int = 0):
-        """Displacements `[T,68,2]` for MFCC rows of T frames and `margin` more on either side, and emotion codes
-        `[T, e]`: the mean over the vocal tracts. And the predictor's state."""
+        """Displacements `[T,68,2]` for MFCC rows of T frames, those that the predictor looks ahead and `margin` more
+        on either side, and emotion codes `[T, e]`: the mean over the vocal tracts. And the predictor's state."""
         heard = torch.from_numpy(rows).to(self.mean.device) @ self.tracts
-        content = self.model.content(heard, self.mean, self.scale)[:, margin : margin + len(emotion)]
+        content = self.model.content(heard, self.mean, self.scale)[:, margin : margin + len(emotion) + self.reach]
         neutral, emotion = (x.expand(len(heard), *x.shape[-2:]) for x in (self.neutral, emotion))
         predicted, state = self.model.landmark_predictor(neutral, content, emotion, state)
         return predicted.mean(0).cpu().numpy(), state
@@ -180,7 +182,7 @@ class DisplacementStream:
         start = self.first + len(self.kept)
         count = min(self.config.chunk_frames, self.num_frames - start)
         # two frames more on either side, so that chunks join without a seam
-        rows = stretch_of_rows(self.speech, count + 4, start - 2)
+        rows = stretch_of_rows(self.speech, count + self.reach + 4, start - 2)
         half = (np.arange(start, start + count) + 0.5) / SPAN_FRAMES - 0.5
         half = np.clip(half, 0, len(self.emotions) - 1)
         below = torch.from_numpy(np.floor(half).astype(np.int64)).to(self.emotions.device)

@@ -17,7 +17,8 @@ from hdtalk.models.speech import EMOTIONS, SpeechModel
 from hdtalk.speech_landmarks import DisplacementStream, closing_curve, contact, predict_landmarks
 from hdtalk.weights import demo_folder, load_bundle
 
-SIZES = TINY_SPEECH | {"landmark_predictor": TINY_SPEECH["landmark_predictor"] | {"num_components": 2}}
+PREDICTOR = TINY_SPEECH["landmark_predictor"] | {"num_components": 2, "lookahead": (1, 3)}
+SIZES = TINY_SPEECH | {"landmark_predictor": PREDICTOR}
 
 
 def neutral_landmarks():

@@ -75,12 +75,20 @@ class Task:
         """bfloat16 where the hardware multiplies it; elsewhere it would be slower than float32."""
         return autocast(self.device, resolve_precision("auto", self.device))
 
-    def update(self, loss: torch.Tensor, optimiser: str = "main") -> None:
-        self.optimisers[optimiser].zero_grad(set_to_none=True)
+    def share_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Called before the step, for tasks that several processes train together."""
+
+    def update(self, loss: torch.Tensor, *names: str) -> None:
+        """One step of the optimisers of these names, by default of "main"."""
+        optimisers = [self.optimisers[name] for name in names or ("main",)]
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        for group in self.optimisers[optimiser].param_groups:
-            nn.utils.clip_grad_norm_(group["params"], self.config.gradient_norm)
-        self.optimisers[optimiser].step()
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                self.share_gradients(group["params"])
+                nn.utils.clip_grad_norm_(group["params"], self.config.gradient_norm)
+            optimiser.step()
 
 
 class Replayed:

@@ -54,17 +54,11 @@ class SpeechTask(Task):
         rate = self.config.learning_rate
         self.optimisers = {"main": torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)}
 
-    def update(self, loss: torch.Tensor, optimiser: str = "main") -> None:
-        if not torch.distributed.is_initialized():
-            return super().update(loss, optimiser)
-        self.optimisers[optimiser].zero_grad(set_to_none=True)
-        loss.backward()
-        for group in self.optimisers[optimiser].param_groups:
-            for parameter in group["params"]:
+    def share_gradients(self, parameters):
+        if torch.distributed.is_initialized():
+            for parameter in parameters:
                 if parameter.grad is not None:
                     torch.distributed.all_reduce(parameter.grad, torch.distributed.ReduceOp.AVG)
-            nn.utils.clip_grad_norm_(group["params"], self.config.gradient_norm)
-        self.optimisers[optimiser].step()
 
     def own(self, rng: np.random.Generator) -> np.random.Generator:
         """The step's generator of this process; torch's is seeded alike."""
@@ -337,7 +331,8 @@ class PredictorTask(SpeechTask):
         truth, neutral = bank.truth(takes, starts, CROP_FRAMES), bank.neutral[takes].unflatten(-1, (68, 2))
         neutral = neutral + 0.01 * torch.randn_like(neutral)
         with self.autocast():
-            heard = freed_of_voice(rows[..., :12], speaking)[:, MARGIN_ROWS:-MARGIN_ROWS]
+            end = rows.shape[1] - MARGIN_ROWS + STRETCH_ROWS * self.model.landmark_predictor.reach
+            heard = freed_of_voice(rows[..., :12], speaking)[:, MARGIN_ROWS:end]
             content = self.model.content_encoder.over_rows(heard).float()
         code = self._codes(takes, rows, speaking)
         predicted, _ = self.model.landmark_predictor(neutral, content, code[:, None].expand(-1, CROP_FRAMES, -1))
@@ -498,10 +493,11 @@ def predict_take(model: SpeechModel, take: Take, code: torch.Tensor, device, ver
     model.eval()
     sound = take.sounds[version]
     mean, scale = (torch.from_numpy(v).to(device) for v in statistics(sound))
-    rows = torch.from_numpy(stretch_of_rows(sound, len(take.displacement) + 4, -2)).to(device)
+    num_frames, reach = len(take.displacement), model.landmark_predictor.reach
+    rows = torch.from_numpy(stretch_of_rows(sound, num_frames + reach + 4, -2)).to(device)
     content = model.content(rows[None], mean, scale)[:, 2:-2]
     neutral = torch.from_numpy(take.neutral).to(device)[None]
-    predicted, _ = model.landmark_predictor(neutral, content, code[None, None].expand(1, content.shape[1], -1))
+    predicted, _ = model.landmark_predictor(neutral, content, code[None, None].expand(1, num_frames, -1))
     model.train(training)
     return predicted[0].cpu().numpy()
 

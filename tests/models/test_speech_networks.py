@@ -71,6 +71,20 @@ def test_predictor_in_chunks_equals_the_whole():
     torch.testing.assert_close(torch.cat([first, second], 1), whole)
 
 
+def test_predictor_hears_what_comes_as_far_as_it_looks_ahead():
+    torch.manual_seed(5)
+    network = LandmarkPredictor(6, 8, (8, 4), 8, num_components=5, lookahead=(1, 3)).eval()
+    network.components.copy_(torch.randn(5, 136))
+    neutral, emotion = torch.randn(1, 68, 2), torch.randn(1, 10, 8)
+    content = torch.randn(1, 10 + network.reach, 6, requires_grad=True)
+    whole, _ = network(neutral, content, emotion)
+    (heard,) = torch.autograd.grad(whole[0, 4].square().sum(), content)
+    assert (heard[0].abs().sum(-1) > 0).tolist() == [frame <= 4 + 3 for frame in range(13)]
+    first, state = network(neutral, content[:, :7], emotion[:, :4])
+    second, _ = network(neutral, content[:, 4:], emotion[:, 4:], state)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole)
+
+
 def test_alignment_is_equation_1():
     torch.manual_seed(1)
     network = AlignmentNetwork(token_size=16, hidden=8).eval()

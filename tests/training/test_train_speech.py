@@ -18,6 +18,7 @@ from script_module import load_script
 from tiny_speech import TINY_SPEECH
 
 from hdtalk.data import FaceTrack
+from hdtalk.models.speech import SpeechModel
 from hdtalk.training.mead import read_landmarks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -188,6 +189,26 @@ def test_a_network_of_other_sizes_begins_anew_and_the_others_go_on(train_speech,
     kept = [name for name in after if not name.startswith("content_encoder.")]
     assert len(kept) > 10 and all(torch.equal(before[name], after[name]) for name in kept)
     assert after["content_encoder.convolutions.0.0.weight"].shape == (2, 1, 3, 12)
+
+
+def test_networks_that_grow_answer_as_before(train_speech):
+    larger = {
+        "content_encoder": TINY_SPEECH["content_encoder"] | {"hidden": 12},
+        "landmark_predictor": TINY_SPEECH["landmark_predictor"] | {"lookahead": (2,)},
+    }
+    torch.manual_seed(6)
+    small, large = SpeechModel(**TINY_SPEECH).eval(), SpeechModel(**TINY_SPEECH | larger).eval()
+    small.landmark_predictor.components.normal_()
+    fresh = {name: value.clone() for name, value in large.state_dict().items()}
+    large.load_state_dict(train_speech.grown(small.state_dict(), fresh))
+    rows, neutral, emotion = torch.randn(1, 4 * 8 + 24, 12), torch.randn(1, 68, 2), torch.randn(1, 6, 8)
+    with torch.no_grad():
+        content = [model.content(rows, torch.zeros(12), torch.ones(12)) for model in (small, large)]
+        torch.testing.assert_close(content[1], content[0])
+        before, _ = small.landmark_predictor(neutral, content[0][:, :6], emotion)
+        after, _ = large.landmark_predictor(neutral, content[1], emotion)
+    torch.testing.assert_close(after, before)
+    assert torch.equal(large.content_encoder.dense[0].weight[8:], fresh["content_encoder.dense.0.weight"][8:])
 
 
 def test_impossible_requests_are_refused_at_the_start(train_speech, corpus, tmp_path):

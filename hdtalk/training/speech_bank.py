@@ -8,6 +8,8 @@ import torch
 from hdtalk.training.speech_data import FPS, Take
 from hdtalk.windows import SILENT_PROSODY, STRETCH_ROWS, WINDOW_ROWS, centre_rows
 
+FARTHEST = 2.5  # from a face's middle, face units: of a head turned by some 60 degrees
+
 
 class SpeechBank:
     """`rows` `[R, 15]`: MFCC and prosody of all sounds, one after the other; sound s is rows `first_row[s]` ...
@@ -83,11 +85,14 @@ class SpeechBank:
 
 
 class ViewBank:
-    """Landmarks of all views, for pairs of one moment seen from two sides."""
+    """Landmarks of all views, for pairs of one moment seen from two sides; but for views in which the head ever turns
+    so far that its eye corners nearly meet: in face units all else is huge there, and a few of them outweigh the rest.
+    """
 
     def __init__(self, takes: Sequence[Take]):
-        self.frames = np.concatenate([view.reshape(-1, 68, 2) for take in takes for view in take.views.values()])
-        counts = [[len(view) for view in take.views.values()] for take in takes]
+        views = [_measurable(take.views) for take in takes]
+        self.frames = np.concatenate([view.reshape(-1, 68, 2) for of_take in views for view in of_take.values()])
+        counts = [[len(view) for view in of_take.values()] for of_take in views]
         width = max(map(len, counts))
         self.num_views = np.array([len(row) for row in counts])
         self.num_frames = np.array([row + [1] * (width - len(row)) for row in counts])
@@ -95,7 +100,7 @@ class ViewBank:
         starts = iter(ends - [count for row in counts for count in row])
         self.first_frame = np.array([[next(starts) for _ in row] + [0] * (width - len(row)) for row in counts])
         self.step = np.array([take.view_step for take in takes])
-        self.front = np.array([list(take.views).index("front") if "front" in take.views else -1 for take in takes])
+        self.front = np.array([list(of_take).index("front") if "front" in of_take else -1 for of_take in views])
 
     def pairs(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Float32 `[count, 68, 2]` twice: a pose, and the same moment from another side, mostly from the front."""
@@ -114,6 +119,12 @@ class ViewBank:
         first = np.clip(-(-low // step), 0, last)
         index = rng.integers(first, np.maximum(first, np.minimum((high - 1) // step, last)) + 1)
         return self.frames[self.first_frame[take, view] + index], index * step
+
+
+def _measurable(views: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those whose points stay within `FARTHEST`; if there is none, the one that comes nearest to it."""
+    reach = {name: np.abs(view).max() for name, view in views.items()}
+    return {name: view for name, view in views.items() if reach[name] <= max(FARTHEST, min(reach.values()))}
 
 
 def rows_of(num_frames: int) -> int:

@@ -31,7 +31,7 @@ SIZES = TINY_SPEECH | {
 def takes():
     """Two people, two sentences, two emotions: noise of speech's size, faces that move smoothly."""
     rng = np.random.default_rng(0)
-    face = rng.normal(size=(68, 2)).astype(np.float32)
+    face = rng.normal(0, 0.5, size=(68, 2)).astype(np.float32)
     made = []
     for actor in ("M001", "W002"):
         for number in ("001", "002"):
@@ -123,6 +123,16 @@ def test_views_are_pairs_of_one_moment(takes):
         assert np.all((frame >= 7) & (frame < 27) & (frame % step == 0))
         for k, t in enumerate(frame):
             assert any(np.array_equal(pose[k], takes[k].views[view][t]) for view in takes[k].views)
+
+
+def test_views_in_which_the_eye_corners_nearly_meet_are_not_drawn(takes):
+    profile = {name: {"left_60": takes[0].views["front"] * factor} for name, factor in (("far", 40), ("near", 20))}
+    usable = replace(takes[0], views=takes[0].views | profile["far"])
+    hopeless = replace(takes[1], views={"left_60": profile["far"]["left_60"], "right_60": profile["near"]["left_60"]})
+    bank, rng = ViewBank([usable, hopeless]), np.random.default_rng(4)
+    pose, _ = bank.poses(np.array([0] * 50 + [1] * 50), np.zeros(100, int), np.full(100, 9), rng)
+    reach = np.abs(pose).max((1, 2))
+    assert reach[:50].max() < 2.5 and not np.isin(reach[50:], np.abs(profile["far"]["left_60"]).max((1, 2))).any()
 
 
 def test_rows_without_a_change_stay_and_noise_changes_them():

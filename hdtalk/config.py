@@ -168,11 +168,11 @@ class SpeechConfig:
     # False: the alignment network turns every predicted face itself, as published, and smooths small lip motion
     turn_prior: float = 0.02  # the network says how a face turns until the shot's poses have this sum of squares, in
     # face units; from then on the shot's own landmarks do
-    lips_meet_below: float = 0.075  # gap in face units: predictions shy away from contact, small gaps are closed ...
-    lips_free_above: float = 0.10  # ... and those above this are left alone,
+    lips_meet_below: float = 0.07  # gap in face units: predictions shy away from contact, small gaps are closed ...
+    lips_free_above: float = 0.095  # ... and those above this are left alone,
     lips_dip: float = 0.01  # if the gap is this much wider before and after, ...
     lips_dip_s: float = 0.16  # ... within this time: lips that stay nearly closed murmur, lips that dip say p, b or m
-    closing_s: float = 0.12  # how long the lips take to meet in a pause, and to part before its end
+    closing_s: float = 0.16  # how long the lips take to meet in a pause, and to part before its end
     neutral_share: float = 0.06  # at most so many frames, those with the lips closest, show the neutral face ...
     neutral_within: float = 0.005  # ... if their gap is hardly wider than the least one, in face units
     chunk_frames: int = 256

@@ -66,7 +66,7 @@ class EncoderTask(Task):
         self.networks = {"encoder": encoder}
         learning = [p for p in encoder.parameters() if p.requires_grad]
         by_muon = [p for p in learning if self.continues and p.ndim == 4]
-        others = [p for p in learning if all(p is not q for q in by_muon)]
+        others = [p for p in learning if not self.continues or p.ndim != 4]
         self.optimisers = {
             "main": torch.optim.AdamW(others, lr=config.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
         }

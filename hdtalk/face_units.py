@@ -4,10 +4,12 @@ The similarity that takes a frame there uses only points that speech and express
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 OUTER_EYE = (36, 45)
+STILL_POINTS = [*range(27, 31), 36, 39, 42, 45]  # nose bridge and eye corners: no expression moves them
 LIPS_INNER_UPPER, LIPS_INNER_LOWER = (61, 62, 63), (67, 66, 65)
 # How far each point follows when the lips close: the jaw carries the lower lip, the upper lip comes a little down.
 _CLOSING = np.zeros(68, np.float32)
@@ -71,3 +73,10 @@ def neutral_face(local: np.ndarray, share: float = 0.1, within: float = math.inf
     frames = candidates[np.argsort(turned[candidates] + 2 * np.maximum(gap[candidates] - gap.min(), 0))[:count]]
     neutral = np.median(local[frames], axis=0).astype(np.float32)
     return close_lips(neutral, 1.0), frames
+
+
+def ridge(inputs: np.ndarray, outputs: np.ndarray, prior: float | Sequence[float] = 0.0) -> np.ndarray:
+    """Coefficients `[K,68,2]` that take `[T,K]` to `[T,68,2]`; `prior`: how many unit inputs say that each is zero."""
+    normal = inputs.T @ inputs
+    normal[np.diag_indices_from(normal)] += 1e-6 + np.asarray(prior)
+    return np.linalg.solve(normal, inputs.T @ outputs.reshape(len(outputs), -1)).reshape(-1, 68, 2)

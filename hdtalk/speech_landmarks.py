@@ -5,7 +5,7 @@ Nothing here grows with the length of the speech except the landmarks themselves
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -20,11 +20,13 @@ from hdtalk.errors import InputError
 from hdtalk.face_units import (
     LIPS_INNER_LOWER,
     LIPS_INNER_UPPER,
+    STILL_POINTS,
     close_lips,
     from_face_units,
     lip_gap,
     mouth_width,
     neutral_face,
+    ridge,
     to_face_units,
 )
 from hdtalk.models.speech import EMOTIONS, SpeechModel
@@ -44,7 +46,6 @@ logger = logging.getLogger(__name__)
 _SPOKEN = np.zeros(68, np.float32)
 _SPOKEN[48:] = 1.0
 _SPOKEN[2:15] = (0.33, 0.66, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0.66, 0.33)
-_FIXED = [*range(27, 31), 36, 39, 42, 45]  # nose bridge and eye corners: no expression moves them
 _LOWER, _UPPER = [*range(17), *range(48, 68)], [*range(17, 48)]
 _INNER_LIPS = tuple(zip(LIPS_INNER_UPPER, LIPS_INNER_LOWER, strict=True))
 _LIDS = {36: (37, 38, 40, 41), 42: (43, 44, 46, 47)}
@@ -269,7 +270,7 @@ def _turned(model, local, neutral, calm_frames, config) -> tuple[np.ndarray, np.
     face. What the mouth does meanwhile is told from the pose by regressing on the lips' gap and the mouth's width, too;
     half of what they leave at the calm frames' gap and width is wrong about the neutral face, which few frames made.
     """
-    pose = local[:, _FIXED].reshape(len(local), -1)
+    pose = local[:, STILL_POINTS].reshape(len(local), -1)
     directions = np.linalg.svd(pose - pose.mean(0), full_matrices=False)[2][:2]
     turn = (pose - pose[calm_frames].mean(0)) @ directions.T
     # ten times the products: about as large as the pose itself, so that the ridge weighs them alike
@@ -279,17 +280,10 @@ def _turned(model, local, neutral, calm_frames, config) -> tuple[np.ndarray, np.
     straight, bent = np.hstack([np.ones((len(local), 1)), mouth, turn]), np.hstack([turn, bend])
     some = np.unique(np.linspace(0, len(local) - 1, 512).round().astype(int))
     network = _align(model, local[some], np.repeat(neutral[None], len(some), 0)) - neutral
-    general = np.tensordot(bent, _ridge(np.hstack([straight, bend])[some], network)[3:], 1)
+    general = np.tensordot(bent, ridge(np.hstack([straight, bend])[some], network)[3:], 1)
     left = local - np.median(local[calm_frames], 0) - general
-    own = _ridge(straight, left, [4, 0, 0, *[config.turn_prior] * turn.shape[1]])
+    own = ridge(straight, left, [4, 0, 0, *[config.turn_prior] * turn.shape[1]])
     return neutral + general + np.tensordot(turn, own[3:], 1), own[0] / 2
-
-
-def _ridge(inputs: np.ndarray, outputs: np.ndarray, prior: float | Sequence[float] = 0.0) -> np.ndarray:
-    """Coefficients `[K,68,2]` that take `[T,K]` to `[T,68,2]`; `prior`: how many unit inputs say that each is zero."""
-    normal = inputs.T @ inputs
-    normal[np.diag_indices_from(normal)] += 1e-6 + np.asarray(prior)
-    return np.linalg.solve(normal, inputs.T @ outputs.reshape(len(outputs), -1)).reshape(-1, 68, 2)
 
 
 def _revoice(model, local, neutral, turned, bias, displacement, resting, lids_open, config) -> np.ndarray:
@@ -299,15 +293,15 @@ def _revoice(model, local, neutral, turned, bias, displacement, resting, lids_op
     overlap = np.minimum([neutral[lower, 1] - neutral[upper, 1] for upper, lower in _INNER_LIPS], 0)
     calm = (turned + bias).astype(np.float32)
     # A rigid error shows at points that no expression moves; take it out everywhere.
-    calm += (local - calm)[:, _FIXED].mean(1, keepdims=True)
+    calm += (local - calm)[:, STILL_POINTS].mean(1, keepdims=True)
     if config.carry:
         calm = _join_lips(calm, overlap)
         change = _carried(face - neutral, neutral, calm)
     else:
         change = _align(model, local, face) - turned
-        change -= change[:, _FIXED].mean(1, keepdims=True)
+        change -= change[:, STILL_POINTS].mean(1, keepdims=True)
     emotional = change.copy()
-    emotional[:, _FIXED] = 0
+    emotional[:, STILL_POINTS] = 0
     for corner, lids in _LIDS.items():  # a closed eye stays closed
         openness = np.clip(_lid_gap(local, corner) / lids_open[corner], 0, 1)
         emotional[:, lids] *= openness[:, None, None]

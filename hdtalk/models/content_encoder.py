@@ -9,7 +9,9 @@ class ContentEncoder(nn.Module):
     `across`: the first kernel sees all coefficients at once, as cepstra are no picture and their neighbours not alike;
     it needs a ninth of the operations at the same width."""
 
-    def __init__(self, width: int = 64, hidden: int = 2048, code_size: int = 256, across: bool = False):
+    def __init__(
+        self, width: int = 64, hidden: int = 2048, code_size: int = 256, across: bool = False, dropout: float = 0.0
+    ):
         super().__init__()
         if across:
             self.convolutions = nn.Sequential(
@@ -31,6 +33,7 @@ class ContentEncoder(nn.Module):
                 nn.MaxPool2d(3, 2),  # [N, 8w, 12, 2]
             )
             features = 8 * width * 12 * 2
+        self.dropout = nn.Dropout(dropout)
         self.dense = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, code_size), nn.ReLU())
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
@@ -42,7 +45,7 @@ class ContentEncoder(nn.Module):
         would see zeros alone."""
         maps = self.convolutions(rows[:, None])  # [N, 8w, 2T + 10, 2]; across: [N, 4w, 2T + 10, 1]
         windows = maps.unfold(2, 12, 2).permute(0, 2, 1, 4, 3)  # [N, T, 8w, 12, 2]
-        return self.dense(windows.flatten(2))
+        return self.dense(self.dropout(windows.flatten(2)))
 
 
 def conv_block(channels_in: int, channels_out: int, kernel=3, padding=1) -> nn.Sequential:

@@ -20,14 +20,14 @@ _TAIL_ROWS = 32
 class RowAugmentation:
     """Shares of items to which a change applies, and how far it goes."""
 
-    quiet_share: float = 0.3  # of items that keep a clean background
+    quiet_share: float = 0.2  # of items that keep a clean background
     snr_db: tuple[float, float] = (-2.0, 32.0)  # in the voice band, after pre-emphasis: 10 dB of white noise is about 3
     babble_share: float = 0.25  # of the noisy ones: other items of the batch as background
     band_share: float = 0.25
     room_share: float = 0.4
     equaliser_db: float = 4.0
     gain_db: float = 8.0
-    tract: float = 0.08  # deviation of the log factor on frequencies
+    tract: float = 0.1  # deviation of the log factor on frequencies
 
 
 class RowAugment:

@@ -457,17 +457,26 @@ LANDMARK_WEIGHTS[:17] = 0.5
 
 
 def displacement_losses(predicted: torch.Tensor, truth: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Squared errors of positions, of frame-to-frame motion, and of the lip gap, which counts more where lips meet."""
+    """Squared errors of positions, of frame-to-frame motion, and of the lip gap, which counts more where lips meet; and
+    distances, plain: of the squares the best answer is the mean over what a mouth might do, which shies away from
+    every extreme, of the distances it is a middle one of these."""
     weights = torch.as_tensor(LANDMARK_WEIGHTS, device=predicted.device)[:, None]
-    position = ((predicted - truth) ** 2 * weights).mean()
+    squares = ((predicted - truth) ** 2 * weights).sum(-1)
     motion = ((predicted.diff(dim=1) - truth.diff(dim=1)) ** 2 * weights).mean()
     gaps = [(d[..., LIPS_INNER_LOWER, 1] - d[..., LIPS_INNER_UPPER, 1]).mean(-1) for d in (predicted, truth)]
-    meeting = 1 + 3 * torch.sigmoid((0.03 - gaps[1]) / 0.005)
+    meeting = 1 + torch.sigmoid((0.03 - gaps[1]) / 0.005)
     gap = ((gaps[0] - gaps[1]) ** 2 * meeting).mean()
+    distance = (squares + 1e-6).sqrt().mean() + (gaps[0] - gaps[1]).abs().mean()
     # corners move a quarter as far as lips part: in sums over points, spread and rounded lips would hardly count
     widths = [d[..., 54, 0] - d[..., 48, 0] for d in (predicted, truth)]
     width = ((widths[0] - widths[1]) ** 2).mean() + ((widths[0].diff(dim=1) - widths[1].diff(dim=1)) ** 2).mean()
-    return {"position": 100 * position, "motion": 50 * motion, "gap": 30 * gap, "width": 100 * width}
+    return {
+        "position": 50 * squares.mean(),
+        "motion": 50 * motion,
+        "gap": 30 * gap,
+        "width": 100 * width,
+        "distance": 4 * distance,
+    }
 
 
 @torch.no_grad()

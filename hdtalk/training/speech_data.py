@@ -13,7 +13,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from hdtalk.data import SpeechFeatures
-from hdtalk.face_units import neutral_face, to_face_units
+from hdtalk.face_units import STILL_POINTS, lip_gap, mouth_width, neutral_face, ridge, to_face_units
 from hdtalk.models.speech import EMOTIONS
 from hdtalk.store import temporary
 from hdtalk.training.mead import Clip, read_landmarks
@@ -23,12 +23,14 @@ from hdtalk.windows import num_video_frames
 logger = logging.getLogger(__name__)
 
 FPS = 25
+TURN_PRIOR = 0.02  # sum of squares of turns, in face units, from which on they are believed
 
 
 @dataclass
 class Take:
     """One clip, ready to train on. `sounds`: features of the clean recording and of its worsened versions;
-    `displacement` float32 [T,68,2]: front view at 25 fps, face units, relative to `neutral` [68,2];
+    `displacement` float32 [T,68,2]: front view at 25 fps, face units, relative to `neutral` [68,2], turns of the head
+    taken out;
     `views`: float32 [T,68,2] in face units per view, every `view_step`-th frame; `emotion`: index into EMOTIONS;
     `emphasis`: how often the speaker is heard, relative to others."""
 
@@ -64,11 +66,12 @@ def load_takes(
         sounds = _sounds(actor, own, cache, versions, seed)
         views = {clip.name: _views(clip) for clip in own}
         neutral = _actor_neutral(own, views)
+        fronts = {name: seen["front"] for name, seen in views.items() if "front" in seen}
+        moves = {} if neutral is None else displacements(fronts, neutral)
         for clip in own:
-            front = views[clip.name].get("front")
-            moved = None
-            if front is not None and neutral is not None:
-                moved = _fit(front - neutral, num_video_frames(sounds[clip.name][0], FPS))
+            moved = moves.get(clip.name)
+            if moved is not None:
+                moved = _fit(moved, num_video_frames(sounds[clip.name][0], FPS))
             takes.append(
                 Take(
                     clip,
@@ -184,6 +187,24 @@ def _actor_neutral(clips: list[Clip], views: dict[str, dict[str, np.ndarray]]) -
     fronts = [(clip, views[clip.name]["front"]) for clip in clips if "front" in views[clip.name]]
     calm = [front for clip, front in fronts if clip.emotion == "neutral"] or [front for _, front in fronts]
     return neutral_face(np.concatenate(calm))[0] if calm else None
+
+
+def displacements(fronts: dict[str, np.ndarray], neutral: np.ndarray) -> dict[str, np.ndarray]:
+    """Front views of one person by clip, `[T,68,2]` in face units -> how far each point is from the neutral face
+    `[68,2]`, less what the turns of the head do: no speech tells these.
+
+    The first two principal components of the points that no expression moves say how the head is turned; what a turn
+    does to the other points comes from a regression over all frames, on the lips' gap and the mouth's width, too."""
+    faces = np.concatenate(list(fronts.values()))
+    pose = faces[:, STILL_POINTS].reshape(len(faces), -1)
+    directions = np.linalg.svd(pose - pose.mean(0), full_matrices=False)[2][:2]
+    turn = (pose - neutral[STILL_POINTS].ravel()) @ directions.T
+    inputs = np.stack([lip_gap(faces), mouth_width(faces), *turn.T], 1)
+    ends = np.cumsum([len(front) for front in fronts.values()])[:-1]
+    a, b = (np.concatenate([x - x.mean(0) for x in np.split(values, ends)]) for values in (inputs, faces))
+    by_turn = ridge(a, b, [0, 0, *[TURN_PRIOR] * turn.shape[1]])[2:]
+    still = faces - neutral - np.tensordot(turn, by_turn, 1)
+    return dict(zip(fronts, np.split(still.astype(np.float32), ends), strict=True))
 
 
 def _fit(values: np.ndarray, num_frames: int) -> np.ndarray:

@@ -19,9 +19,9 @@ from scipy.ndimage import gaussian_filter1d
 from .assets import HeadAssets
 from .backgrounds import paint_background
 from .camera import Camera, whole_frame
-from .params import EMOTIONS, HeadParams, combine, sample_shot, set_eyes
+from .params import EMOTIONS, HeadParams, sample_shot, set_eyes
 from .render import render
-from .visemes import emotion_weights, speech_weights
+from .visemes import emotion_weights, emotional_speech, speech_weights
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def perform(scene: Scene, phones, a: HeadAssets, fps: float = 25.0, duration_s: 
     speech = (
         speech_weights(phones, names, fps, duration_s) if len(phones) else np.zeros((count, len(names)), np.float32)
     )
-    weights = combine(emotion, speech, names)
+    weights = emotional_speech(emotion, speech, names)
     set_eyes(weights, at, blink, np.clip(gaze[:, 0], -0.8, 0.8), np.clip(gaze[:, 1], -0.5, 0.5))
     return Take(np.clip(weights, 0, 1.1).astype(np.float32), pose, translation, flicker)
 

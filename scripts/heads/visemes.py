@@ -136,6 +136,8 @@ IPA = {
 }
 VOWELS = ("aa", "E", "ih", "oh", "ou", "RR")
 REACH_S, CLOSURE_REACH_S = 0.05, 0.020  # how far a mouth shape spreads beyond its sound
+OPENING_SHAPES = ("jawOpen", "mouthUpperUp", "mouthStretch", "mouthLowerDown")
+FULL_OPENING = 0.25  # of the jaw, by the speech
 CLOSURES = ("PP", "FF")  # reached in full, however short
 STEPS = 4  # times per frame at which the mouth is worked out
 
@@ -157,6 +159,15 @@ def speech_weights(phones, names: list[str], fps: float = 25.0, duration_s: floa
     mean *= (1 - held.sum(1, keepdims=True)) / np.maximum(mean.sum(1, keepdims=True), 1e-6)
     mean[:, closed] = held
     return (mean @ viseme_weights(names)).astype(np.float32)
+
+
+def emotional_speech(emotion, speech, names: list[str], articulation: float = 1.0) -> np.ndarray:
+    """What the mouth says and the emotion on the face, expression weights [T,57] each, together. Shapes of the emotion
+    that part the lips count only as far as the speech opens the mouth, so lips still meet for /p b m/ and in pauses.
+    `articulation`: factor on what the mouth says."""
+    opening = [name.removesuffix("_L").removesuffix("_R") in OPENING_SHAPES for name in names]
+    openness = np.clip(speech[:, names.index("jawOpen")] / FULL_OPENING, 0, 1)[:, None]
+    return articulation * speech + np.where(opening, emotion * openness, emotion)
 
 
 def viseme_shares(phones, times_s: np.ndarray) -> np.ndarray:

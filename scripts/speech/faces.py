@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from scripts.heads.landmarks import HeadLandmarks
-from scripts.heads.visemes import EMOTION_TABLE, emotion_weights, speech_weights
+from scripts.heads.visemes import EMOTION_TABLE, emotion_weights, emotional_speech, speech_weights
 from scripts.speech.speakers import Speaker
 from scripts.speech.voice_emotion import LEVELS
 
@@ -27,7 +27,6 @@ VIEWS_DEG = {  # yaw, pitch
 }
 SIDE_VIEWS = 2  # besides the front: drawn anew for every clip
 IN_TABLE = {"disgusted": "disgust"}
-OPENING_SHAPES = ("jawOpen", "mouthUpperUp", "mouthStretch", "mouthLowerDown")
 
 
 def film(speaker: Speaker, out: Path, model: HeadLandmarks) -> int:
@@ -50,15 +49,11 @@ def film(speaker: Speaker, out: Path, model: HeadLandmarks) -> int:
 
 
 def expression(clip: dict, emotion: str, level: int, articulation: float, names: list[str]) -> np.ndarray:
-    """Expression weights `[T,57]` of a recording: what the mouth says, plus the emotion. Shapes of the emotion that
-    part the lips count only as far as the speech opens the mouth, so lips still meet for /p b m/ and in pauses."""
+    """Expression weights `[T,57]` of a recording: what the mouth says, plus the emotion."""
     speech = speech_weights([tuple(p) for p in clip["phones"]], names, fps=FPS, duration_s=clip["duration_s"])
     feeling = emotion_weights(names)[list(EMOTION_TABLE).index(IN_TABLE.get(emotion, emotion))]
     feeling = feeling * (0 if emotion == "neutral" else LEVELS[level])
-    opening = [names.index(name) for name in names if name.removesuffix("_L").removesuffix("_R") in OPENING_SHAPES]
-    openness = np.clip(speech[:, names.index("jawOpen")] / 0.25, 0, 1)[:, None]
-    weights = speech * articulation + np.where(np.isin(np.arange(len(names)), opening), feeling * openness, feeling)
-    return np.clip(weights, 0, 1).astype(np.float32)
+    return np.clip(emotional_speech(feeling, speech, names, articulation), 0, 1).astype(np.float32)
 
 
 def _head_motion(view: str, num_frames: int, rng: np.random.Generator) -> np.ndarray:

@@ -51,14 +51,13 @@ class Kokoro:
         self.session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
 
     def speak(self, voice: str, text: str, rate: int = 170) -> tuple[np.ndarray, int, list[Phone]]:
-        """Float64 samples, 24000 Hz, and (ipa, start_s, end_s) with "sil" for pauses. `voice` is LANGUAGE+NAME."""
-        language, name = voice.split("+")
+        """Float64 samples, 24000 Hz, and (ipa, start_s, end_s) with "sil" for pauses. `voice` is LANGUAGE+NAME, or
+        LANGUAGE+NAME~NAME~... for a voice in the middle of several, a person of its own."""
+        language, names = voice.split("+")
         signs = _signs(text, language)
         tokens = [[self.numbers[letter] for letter in letters if letter in self.numbers] for _, letters in signs]
         flat = [number for group in tokens for number in group]
-        if name not in self.styles:
-            self.styles[name] = np.fromfile(self.folder / "voices" / f"{name}.bin", np.float32).reshape(-1, 1, 256)
-        styles = self.styles[name]
+        styles = np.mean([self._styles(name) for name in names.split("~")], 0)
         inputs = {
             "tokens": np.array([[0, *flat, 0]]),
             "style": styles[min(len(flat), len(styles)) - 1],
@@ -74,6 +73,11 @@ class Kokoro:
                 first += len(group)
         phones.append(("sil", phones[-1][2], float(sound.size / SAMPLE_RATE)))
         return sound.ravel().astype(np.float64), SAMPLE_RATE, _close_gaps(phones)
+
+    def _styles(self, name: str) -> np.ndarray:
+        if name not in self.styles:
+            self.styles[name] = np.fromfile(self.folder / "voices" / f"{name}.bin", np.float32).reshape(-1, 1, 256)
+        return self.styles[name]
 
 
 def _signs(text: str, language: str) -> list[tuple[str, str]]:

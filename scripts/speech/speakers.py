@@ -135,6 +135,9 @@ KOKORO = {
     "pt-br": "pf_dora pm_alex pm_santa",
 }
 KOKORO_HELD_OUT = {"en-us": "af_sarah", "en-gb": "bm_lewis"}
+# In English, and as persons between two of the first ones, moved in formants and pitch: from the voices as they come, a
+# network learns these voices rather than speech
+KOKORO_BETWEEN = 64
 LOW = ("rms", "kal", "awb", "ked")
 SENTENCES_PER_SPEAKER = 5
 SENTENCES_PER_READER = 40
@@ -159,6 +162,13 @@ def speakers() -> list[Speaker]:
         ]
         rows += group
         reads += [True] * len(group)
+    between = np.random.default_rng(21)
+    for _ in range(KOKORO_BETWEEN):
+        language = ("en-us", "en-gb")[int(between.random() < 0.25)]
+        pair = "~".join(between.choice(KOKORO["en-us"].split() + KOKORO["en-gb"].split(), 2, replace=False))
+        ratio, pitch_st = float(np.exp(0.06 * between.normal())), float(2 * between.normal())
+        rows.append(("train", "kokoro", f"{language}+{pair}", "en", ratio, pitch_st))
+        reads.append(True)
     result = []
     for index, (reader, (split, engine, voice, language, ratio, pitch_st)) in enumerate(zip(reads, rows, strict=True)):
         texts = (TRAIN if split == "train" or language == "it" else HELD_OUT)[language]

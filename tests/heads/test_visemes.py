@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from heads.visemes import VISEMES, speech_weights, viseme_segments, viseme_shares, visemes_of
+from heads.visemes import VISEMES, emotional_speech, speech_weights, viseme_segments, viseme_shares, visemes_of
 
 NAMES = ["jawOpen", "mouthClose", "mouthPucker", "mouthRollLower", "mouthPress_L", "mouthPress_R", "mouthUpperUp_L"]
 JAW, PUCKER, ROLL = 0, 2, 3
@@ -45,3 +45,17 @@ def test_rounding_starts_before_its_sound():
 
 def test_silence_keeps_the_mouth_at_rest():
     np.testing.assert_allclose(speech_weights([], NAMES, fps=25, duration_s=0.4), 0, atol=1e-6)
+
+
+def test_an_emotion_parts_no_lips_that_speech_closes():
+    phones = [("m", 0.2, 0.26), ("a", 0.26, 0.42), ("m", 0.42, 0.47), ("a", 0.47, 0.7)]
+    speech = speech_weights(phones, NAMES, fps=25, duration_s=1.0)
+    emotion = np.zeros_like(speech)
+    emotion[:, [JAW, NAMES.index("mouthUpperUp_L"), NAMES.index("mouthPress_L")]] = 0.3, 0.2, 0.1
+    both = emotional_speech(emotion, speech, NAMES, articulation=1.1)
+    added = both - 1.1 * speech
+    np.testing.assert_allclose(added[:, NAMES.index("mouthPress_L")], 0.1, atol=1e-6)  # parts no lips: always there
+    vowel, pause = int(0.6 * 25), 24
+    np.testing.assert_allclose(added[vowel, [JAW, NAMES.index("mouthUpperUp_L")]], [0.3, 0.2], atol=1e-6)
+    assert np.abs(added[pause, [JAW, NAMES.index("mouthUpperUp_L")]]).max() < 1e-3
+    assert added[int(0.22 * 25), JAW] < 0.3 * 0.1 / 0.25 + 1e-6

@@ -6,6 +6,7 @@ import pytest
 
 from hdtalk.errors import UsageError
 from scripts.speech.kokoro import PAUSE_S, Kokoro, _close_gaps, _signs
+from scripts.speech.speakers import KOKORO_HELD_OUT, speakers
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng spells the sentences")
 
@@ -45,3 +46,12 @@ def test_a_short_gap_belongs_to_the_sounds_beside_it_and_a_pause_stays():
 def test_a_folder_without_the_network_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"there is no kokoro\.onnx"):
         Kokoro(tmp_path)
+
+
+def test_no_training_hears_a_held_out_voice_not_even_as_half_of_another():
+    heard = {name for s in speakers() if s.split == "train" for name in s.voice.partition("+")[2].split("~")}
+    between = [s.voice for s in speakers() if "~" in s.voice]
+    assert len(set(between)) >= 60
+    assert all(len(set(voice.partition("+")[2].split("~"))) == 2 for voice in between)
+    assert not heard & set(KOKORO_HELD_OUT.values())
+    assert [s.split for s in speakers() if s.voice.partition("+")[2] in KOKORO_HELD_OUT.values()] == ["validation"] * 2

@@ -7,8 +7,9 @@ import pytest
 from clips import tone, write_wav
 
 from hdtalk import audio
+from hdtalk.face_units import STILL_POINTS, lip_gap, to_face_units
 from hdtalk.training.mead import read_mead
-from hdtalk.training.speech_data import load_takes
+from hdtalk.training.speech_data import displacements, load_takes
 
 
 @pytest.fixture
@@ -57,3 +58,52 @@ def test_features_of_others_are_not_taken(tmp_path, decoded):
     before = len(decoded)
     load_takes(clips, features, 0)
     assert len(decoded) == before + 1
+
+
+def turned_person(rng, num_clips=24, num_frames=80):
+    """A head of 68 points with depth that speaks and smiles while it turns: front views by clip, the neutral face, and
+    what speech and smiles do, `[T,68,2]` by clip, face units."""
+    head = np.concatenate([rng.uniform(-1, 1, (68, 2)), rng.uniform(-0.5, 0.2, (68, 1))], 1)
+    head[[36, 39, 42, 45, 27, 28, 29, 30, 33]] = [
+        (-0.5, 0, 0), (-0.2, 0, 0.1), (0.2, 0, 0.1), (0.5, 0, 0), *[(0, 0.1 * k, 0.25 + 0.1 * k) for k in range(4)],
+        (0, 0.45, 0.4),
+    ]  # fmt: skip
+    head[48:68, 2] = 0.1  # the mouth lies in one plane
+    fronts, moves = {}, {}
+    for clip in range(num_clips):
+        opening, smile = np.abs(np.sin(np.arange(num_frames) * rng.uniform(0.2, 0.6, (2, 1))))
+        smile += rng.uniform(0, 1)
+        moved = np.zeros((num_frames, 68, 2))
+        moved[:, 65:68, 1] = 0.1 * opening[:, None]
+        moved[:, [48, 54]] = smile[:, None, None] * np.array([[-0.05, -0.08], [0.05, -0.08]])
+        points = np.repeat(head[None], num_frames, 0)
+        points[..., :2] += moved
+        phase = rng.uniform(0.06, 0.12, (2, 1)) * np.arange(num_frames)
+        yaw, pitch = rng.normal(0, 0.035, (2, 1)) + 0.03 * np.sin(phase)
+        plane = np.stack(
+            [points[..., 0] + yaw[:, None] * points[..., 2], points[..., 1] - pitch[:, None] * points[..., 2]], -1
+        )
+        fronts[str(clip)], moves[str(clip)] = to_face_units(plane * 200 + 500)[0], moved
+    return fronts, to_face_units(head[None, :, :2] * 200 + 500)[0][0], moves
+
+
+def test_what_turns_of_the_head_do_is_no_displacement():
+    fronts, neutral, moves = turned_person(np.random.default_rng(0))
+    scale = np.linalg.norm(neutral[45] - neutral[36])  # of face units; 1 in the head's own
+    found = displacements(fronts, neutral)
+    mouth = slice(48, 68)
+    with_turns, without = (
+        np.mean([np.abs(faces[name] - scale * moves[name])[:, mouth].mean() for name in moves])
+        for faces in ({name: front - neutral for name, front in fronts.items()}, found)
+    )
+    assert without < 0.4 * with_turns
+    for name, move in moves.items():
+        opening = lip_gap(neutral + found[name])
+        assert np.corrcoef(opening, move[:, 66, 1])[0, 1] > 0.99
+
+
+def test_a_single_still_frame_keeps_its_displacement():
+    fronts, neutral, _ = turned_person(np.random.default_rng(1), num_clips=1, num_frames=1)
+    ((name, front),) = fronts.items()
+    np.testing.assert_allclose(displacements(fronts, neutral)[name], front - neutral, atol=1e-6)
+    assert not {*range(48, 68)} & set(STILL_POINTS)

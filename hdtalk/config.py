@@ -163,16 +163,22 @@ class SpeechConfig:
     emotion_span_s: float = 3.0  # the voice's emotion is averaged over this long, pauses left out
     shot_emotion: bool = True  # emotion that the shot's own voice has too is on the person's face already
     strength: float = 1.0  # factor on the displacements
+    own_words: float = (
+        0.5  # share of what the shot's own words, predicted, constantly miss of the mouth that says them:
+    )
+    # the person's habit, which the new words get too; 0: not
+    own_words_heard: tuple[float, float] = (0.3, 0.6)  # if the lips' gap correlates with the prediction: not, fully
     tract_spread: float = 0.1  # the words are heard as from vocal tracts so much shorter and longer, too; 0: only as is
     carry: bool = True  # the neutral face is turned to each frame's pose, an affine map carries the displacement along;
     # False: the alignment network turns every predicted face itself, as published, and smooths small lip motion
     turn_prior: float = 0.02  # the network says how a face turns until the shot's poses have this sum of squares, in
     # face units; from then on the shot's own landmarks do
-    lips_meet_below: float = 0.07  # gap in face units: predictions shy away from contact, small gaps are closed ...
-    lips_free_above: float = 0.095  # ... and those above this are left alone,
+    lips_meet_below: float = 0.075  # gap in face units: predictions shy away from contact, small gaps are closed ...
+    lips_free_above: float = 0.098  # ... and those above this are left alone,
     lips_dip: float = 0.01  # if the gap is this much wider before and after, ...
     lips_dip_s: float = 0.16  # ... within this time: lips that stay nearly closed murmur, lips that dip say p, b or m
-    closing_s: float = 0.16  # how long the lips take to meet in a pause, and to part before its end
+    closing_s: float = 0.16  # how long the lips take to close in a pause, and to part before its end
+    pause_gap: float = 0.015  # gap that they keep there, in face units: lips at rest do not press as for a p
     neutral_share: float = 0.06  # at most so many frames, those with the lips closest, show the neutral face ...
     neutral_within: float = 0.005  # ... if their gap is hardly wider than the least one, in face units
     chunk_frames: int = 256

@@ -60,6 +60,13 @@ def close_lips(local: np.ndarray, amount: np.ndarray | float, rest: float = 0.0)
     return closed
 
 
+def without_opening(displacement: np.ndarray) -> np.ndarray:
+    """A displacement `[68,2]` less what it opens the lips, chin included."""
+    shut = displacement.copy()
+    shut[:, 1] += lip_gap(displacement) * _CLOSING
+    return shut
+
+
 def neutral_face(local: np.ndarray, share: float = 0.1, within: float = math.inf) -> tuple[np.ndarray, np.ndarray]:
     """The person's neutral face `[68,2]` in face units, and the frames it was taken from: those with the lips closest
     together, as frontal as the shot allows: at most `share` of them, with a gap at most `within` above the least (at

@@ -49,7 +49,7 @@ def predict_landmarks(
     """Float32 `[T,68,2]`: a shot's landmarks `landmarks_px` `[T,68,2]` (full-frame pixels, iBUG order) at `fps`,
     re-voiced by `speech`: a file, a 16 kHz waveform, or `SpeechFeatures`. `model`: a `SpeechModel`, else the bundle's.
     `emotion`: `NAME[:0..1]`; `emotion_from`: another recording to take the emotion from.
-    `shot_speech`: what is said in the shot itself (its emotion is on the face already).
+    `shot_speech`: what is said in the shot itself (the person's habit shows, and the emotion on the face already).
     Raises InputError for unusable sound or landmarks, UsageError for an unknown emotion."""
     if emotion and emotion_from is not None:
         raise UsageError("emotion and emotion_from exclude each other. Give one of them.")
@@ -99,10 +99,9 @@ def speak_shot(
     wanted = audio.num_video_frames(features, info.fps)
     order = frame_order(stop - first, wanted, config.audio_longer, config.audio_shorter)
     source_px = face.landmarks_px[order]
-    heard = speech_landmarks.hears_shot(config.speech, emotion, emotion_from)
     spoken_px = predict_landmarks(
         features, source_px, info.fps, model=models.speech, emotion=emotion, emotion_from=emotion_from,
-        shot_speech=audio.read_shot_speech(video, float(first / info.fps), float(stop / info.fps)) if heard else None,
+        shot_speech=audio.read_shot_speech(video, float(first / info.fps), float(stop / info.fps)),
         config=config.speech,
     )  # fmt: skip
     return SpokenShot(spoken_px, source_px, first + order, ~face.present[order], info.fps)

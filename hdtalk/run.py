@@ -323,7 +323,7 @@ class Run:
                 inputs["shot"] = f"{self.video_hash} {self.first} {self.num_source}"
                 if self.emotion_from is not None:
                     inputs["emotion_from"] = file_hash(self.emotion_from)
-                stage = self.job.stage("speech", inputs=inputs, config=self.config.speech, version=4)
+                stage = self.job.stage("speech", inputs=inputs, config=self.config.speech, version=5)
                 if not stage.complete:
                     stage.save(0, {"landmarks_px": self._predict_landmarks(source_px)})
                     stage.finish()
@@ -576,9 +576,7 @@ class Run:
         )
 
     def _shot_speech(self) -> SpeechFeatures | None:
-        """What the used part of the shot says itself, where that matters."""
-        if not speech_landmarks.hears_shot(self.config.speech, self.emotion, self.emotion_from):
-            return None
+        """What the used part of the shot says itself."""
         fps = float(self.info.fps)
         return audio.read_shot_speech(self.video, self.first / fps, (self.first + self.num_source) / fps)
 

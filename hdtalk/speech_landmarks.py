@@ -28,6 +28,7 @@ from hdtalk.face_units import (
     neutral_face,
     ridge,
     to_face_units,
+    without_opening,
 )
 from hdtalk.models.speech import EMOTIONS, SpeechModel
 from hdtalk.windows import (
@@ -69,9 +70,10 @@ def predict_landmarks(
 
     `emotion`: `NAME` or `NAME:0..1`; `emotion_from`: features of another recording whose emotion is taken;
     `emotion_codes`: `[e]`, or `[H, e]` in steps of `SPAN_FRAMES` for an emotion that changes; none of them: the emotion
-    of the voice, as it changes. `shot_speech`: what is said in the shot itself; the emotion that a new voice has in
-    common with it is on the person's face already and does not come on top (a chosen one does). Brows, lids and nose
-    keep the person's own motion and get the emotion's on top.
+    of the voice, as it changes. `shot_speech`: what is said in the shot itself, from its first frame on. It shows the
+    person's habit: what predicted landmarks constantly miss. And the emotion that a new voice has in common with it is
+    on the face already and does not come on top (a chosen one does). Brows, lids and nose keep the person's own motion
+    and get the emotion's on top.
     Raises InputError for landmarks that are empty or not finite."""
     config = config or SpeechConfig()
     landmarks_px = np.asarray(landmarks_px, np.float32)
@@ -87,26 +89,24 @@ def predict_landmarks(
     if emotions is None:
         emotions = _emotion_track(model, speech, emotion, emotion_from, config)
     source = DisplacementStream(model, speech, neutral, emotions, config)
-    if shot_speech is not None and hears_shot(config, emotion, emotion_from, emotion_codes):
-        source.wear(shared_code(model, emotions.mean(0), voice_code(model, shot_speech)))
+    habit = np.zeros((68, 2), np.float32)
+    if shot_speech is not None:
+        habit = _habit(model, shot_speech, local, neutral, turned + bias, fps, config)
+        if config.shot_emotion and emotion is None and emotion_from is None and emotion_codes is None:
+            source.wear(shared_code(model, emotions.mean(0), voice_code(model, shot_speech)))
     times_s = (np.arange(len(local)) + 0.5) / float(exact_fps(fps))
     lids_open = {corner: max(1e-3, np.median(_lid_gap(local, corner))) for corner in _LIDS}
     out = np.empty_like(landmarks_px)
     for start in range(0, len(local), config.chunk_frames):
         part = slice(start, start + config.chunk_frames)
-        displacement, resting = source.at(times_s[part])
-        spoken = config.strength * displacement
-        moved = _revoice(model, local[part], neutral, turned[part], bias, spoken, resting, lids_open, config)
+        displacement, *closing = source.at(times_s[part])
+        face = _spoken_face(neutral, config.strength * displacement + habit, *closing, config)
+        moved = _revoice(model, local[part], neutral, turned[part], bias, face, lids_open, config)
         _, similarity = to_face_units(landmarks_px[part])
         out[part] = from_face_units(moved, similarity)
         if progress:
             progress(min(len(local), part.stop), len(local))
     return out
-
-
-def hears_shot(config: SpeechConfig, *chosen_emotions: object) -> bool:
-    """Whether the speech of the shot itself matters: not where an emotion was chosen."""
-    return config.shot_emotion and all(chosen is None for chosen in chosen_emotions)
 
 
 class DisplacementStream:
@@ -155,9 +155,9 @@ class DisplacementStream:
         predicted, state = self.model.landmark_predictor(neutral, content, emotion, state)
         return predicted.mean(0).cpu().numpy(), state
 
-    def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Displacements `[T,68,2]` at `times_s` `[T]`, and how far the lips close `[T]`: 1 in a pause and where they
-        meet for a sound, 0 where they are as predicted."""
+    def at(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Displacements `[T,68,2]` at `times_s` `[T]`, and how far the lips come to rest in a pause and how far they
+        meet for a sound, `[T]` each: 0 where they are as predicted."""
         position = times_s * STRETCH_FPS - 0.5
         near = _dip_frames(self.config)
         low, high = int(np.floor(position[0])) - 2 - near, int(np.ceil(position[-1])) + 3 + near
@@ -173,10 +173,10 @@ class DisplacementStream:
             displacement = PchipInterpolator(known, self.kept, axis=0)(inside).astype(np.float32)
         gap = lip_gap(self.neutral[0].cpu().numpy() + self.config.strength * self.kept) - self.lip_rest
         resting = np.interp(position, np.arange(len(self.resting)), self.resting)
-        resting = np.maximum(resting, np.interp(position, known, contact(gap, self.config)))
+        meeting = np.interp(position, known, contact(gap, self.config))
         # beyond its end the speech is silent: the lips have met within the closing time
         end = (position - (self.num_frames - 1)) / max(1e-3, self.config.closing_s * STRETCH_FPS)
-        return displacement, np.maximum(resting, np.clip(end, 0, 1)).astype(np.float32)
+        return displacement, np.maximum(resting, np.clip(end, 0, 1)).astype(np.float32), meeting.astype(np.float32)
 
     @torch.no_grad()
     def _extend(self) -> None:
@@ -286,10 +286,37 @@ def _turned(model, local, neutral, calm_frames, config) -> tuple[np.ndarray, np.
     return neutral + general + np.tensordot(turn, own[3:], 1), own[0] / 2
 
 
-def _revoice(model, local, neutral, turned, bias, displacement, resting, lids_open, config) -> np.ndarray:
+def _habit(model, shot_speech, local, neutral, calm, fps, config) -> np.ndarray:
+    """What the predicted landmarks of the shot's own words constantly miss of the mouth and jaw that say them, `[68,2]`
+    in face units; nothing where these do not move with the words. `calm`: the neutral face as each frame turns it."""
+    count = min(len(local), num_video_frames(shot_speech, fps))
+    stream = DisplacementStream(model, shot_speech, neutral, named_code(model, "neutral")[None], config)
+    missed, gaps = np.zeros((68, 2)), []
+    for start in range(0, count, config.chunk_frames):
+        part = slice(start, min(count, start + config.chunk_frames))
+        displacement, *closing = stream.at((np.arange(part.start, part.stop) + 0.5) / float(exact_fps(fps)))
+        face = _spoken_face(neutral, config.strength * displacement, *closing, config)
+        said = calm[part] + _carried(face - neutral, neutral, calm[part])
+        missed += (local[part] - said).sum(0)
+        gaps.append(np.stack([lip_gap(local[part]), lip_gap(said)]))
+    told = np.concatenate(gaps, 1) if gaps else np.zeros((2, 0))
+    if told.shape[1] < 2 or not told.std(1).all():
+        return np.zeros((68, 2), np.float32)
+    low, high = config.own_words_heard
+    heard = np.clip((np.corrcoef(told)[0, 1] - low) / max(1e-6, high - low), 0, 1)
+    habit = without_opening(missed / count)
+    return (config.own_words * heard * habit * _SPOKEN[:, None]).astype(np.float32)
+
+
+def _spoken_face(neutral, displacement, resting, meeting, config) -> np.ndarray:
+    """The neutral face `[68,2]` moved by displacements `[T,68,2]`, its lips closed as far as `at` says, `[T,68,2]`."""
+    rest = _lip_rest(neutral)
+    return close_lips(close_lips(neutral + displacement, resting, rest + config.pause_gap), meeting, rest)
+
+
+def _revoice(model, local, neutral, turned, bias, face, lids_open, config) -> np.ndarray:
     """Face units of the shot `[T,68,2]` and of its neutral face in the same poses, with the bias that is still to be
-    added to these, `[68,2]` -> the re-voiced face, face units."""
-    face = close_lips(neutral + displacement, resting, _lip_rest(neutral))
+    added to these, `[68,2]`, and the face that speaks, frontal `[T,68,2]` -> the re-voiced face, face units."""
     overlap = np.minimum([neutral[lower, 1] - neutral[upper, 1] for upper, lower in _INNER_LIPS], 0)
     calm = (turned + bias).astype(np.float32)
     # A rigid error shows at points that no expression moves; take it out everywhere.

@@ -26,7 +26,7 @@ def test_the_share_of_the_error_that_is_left_is_the_score(judge, tiny_shot, monk
     scores = judge(
         source,
         truth,
-        np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32),
+        *np.random.default_rng(0).normal(0, 0.1, (2, 16000)).astype(np.float32),
         "neutral:1.0",
         None,
         SpeechConfig(),

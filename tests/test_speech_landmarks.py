@@ -1,5 +1,6 @@
 """Speech on a shot: pauses close the lips, the person's own motion stays, chunks do not show, bad input is refused."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -18,6 +19,7 @@ from hdtalk.speech_landmarks import DisplacementStream, closing_curve, contact, 
 from hdtalk.weights import demo_folder, load_bundle
 
 PREDICTOR = TINY_SPEECH["landmark_predictor"] | {"num_components": 2, "lookahead": (1, 3)}
+AT_REST = SpeechConfig().pause_gap + 0.005
 SIZES = TINY_SPEECH | {"landmark_predictor": PREDICTOR}
 
 
@@ -82,9 +84,9 @@ def test_pauses_close_the_lips_and_speech_opens_them(model):
     speech = features(4, pauses=[(1.5, 2.5)])
     gap = gaps(predict_landmarks(speech, shot(130), 25, model=model))
     assert gap[5:35].min() > 0.1
-    assert np.abs(gap[42:58]).max() < 0.005
+    assert np.abs(gap[42:58]).max() < AT_REST
     assert gap[66:95].min() > 0.1
-    assert np.abs(gap[106:]).max() < 0.005  # the shot goes on after the speech
+    assert np.abs(gap[106:]).max() < AT_REST  # the shot goes on after the speech
     assert np.abs(np.diff(gap)).max() < 0.1  # no jump
 
 
@@ -96,7 +98,7 @@ def test_every_frame_rate_gives_every_frame(model, fps):
     assert result.dtype == np.float32
     gap = gaps(result)
     middle = round(float(fps))
-    assert abs(gap[middle - 1]) < 0.01
+    assert abs(gap[middle - 1]) < AT_REST
     assert gap[round(0.5 * float(fps))] > 0.1
 
 
@@ -140,7 +142,7 @@ def test_the_shot_itself_says_how_its_face_turns(model):
     )
 
 
-@pytest.mark.parametrize(("name", "share"), [("anna", 0.7), ("ben", 0.45)])
+@pytest.mark.parametrize(("name", "share"), [("anna", 0.62), ("ben", 0.42)])
 def test_the_sample_shots_get_near_the_truth(name, share):
     """The mouth's mean error, over that of the shot as it was; both persons are new to the demo bundle."""
     folder = demo_folder() / "samples"
@@ -161,7 +163,7 @@ def test_chunks_do_not_show(model):
 
 def test_silence_keeps_the_mouth_shut(model):
     result = predict_landmarks(features(2, pauses=[(0, 2)]), shot(50), 25, model=model)
-    assert np.abs(gaps(result)).max() < 0.005
+    assert np.abs(gaps(result)).max() < AT_REST
 
 
 def test_bad_landmarks_are_refused(model):
@@ -258,13 +260,36 @@ def test_an_emotion_that_the_face_wears_already_does_not_come_on_top(model):
 
 def test_only_the_voices_own_emotion_is_taken_as_worn(model):
     speech, track = features(2), shot(50)
+    no_habit = SpeechConfig(own_words=0)
     for given in ({"emotion": "happy"}, {"emotion_codes": named_code(model, "happy")}):
+        given |= {"config": no_habit}
         alone = predict_landmarks(speech, track, 25, model=model, **given)
         np.testing.assert_array_equal(
             predict_landmarks(speech, track, 25, model=model, shot_speech=speech, **given), alone
         )
-    off = SpeechConfig(shot_emotion=False)
+    off = SpeechConfig(shot_emotion=False, own_words=0)
     np.testing.assert_array_equal(
         predict_landmarks(speech, track, 25, model=model, shot_speech=speech, config=off),
         predict_landmarks(speech, track, 25, model=model),
+    )
+
+
+def test_what_the_shots_own_words_miss_is_the_persons_habit():
+    """Lips that are thicker than the ones predicted stay thicker in the new words, if the shot's sound is its own."""
+    folder, model = demo_folder() / "samples", load_bundle("demo").speech
+    source = np.load(folder / "ben_landmarks.npz")["landmarks_px"]
+    speech, own = read_speech(folder / "ben_other.wav"), read_shot_speech(folder / "ben.mp4")
+    config, off = SpeechConfig(own_words=1), SpeechConfig(own_words=0)
+
+    def lips(landmarks_px):
+        local = to_face_units(landmarks_px)[0]
+        return np.stack([local[:, 61:64, 1] - local[:, 50:53, 1], local[:, 56:59, 1] - local[:, 65:68, 1]]).mean((1, 2))
+
+    said = predict_landmarks(own, source, 25, model=model, emotion="neutral", shot_speech=own, config=config)
+    plain = predict_landmarks(own, source, 25, model=model, emotion="neutral", config=off)
+    there = lips(source[: len(said)])
+    assert np.abs(lips(said) - there).sum() < 0.5 * np.abs(lips(plain) - there).sum()
+    foreign = predict_landmarks(speech, source, 25, model=model, shot_speech=features(3.4), config=config)
+    np.testing.assert_allclose(  # words that this mouth does not say tell nothing
+        foreign, predict_landmarks(speech, source, 25, model=model, config=replace(off, shot_emotion=False)), atol=0.5
     )

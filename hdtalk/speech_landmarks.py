@@ -99,8 +99,8 @@ def predict_landmarks(
     out = np.empty_like(landmarks_px)
     for start in range(0, len(local), config.chunk_frames):
         part = slice(start, start + config.chunk_frames)
-        displacement, *closing = source.at(times_s[part])
-        face = _spoken_face(neutral, config.strength * displacement + habit, *closing, config)
+        displacement, resting, meeting = source.at(times_s[part])
+        face = _spoken_face(neutral, config.strength * displacement + habit, resting, meeting, config)
         moved = _revoice(model, local[part], neutral, turned[part], bias, face, lids_open, config)
         _, similarity = to_face_units(landmarks_px[part])
         out[part] = from_face_units(moved, similarity)
@@ -294,8 +294,8 @@ def _habit(model, shot_speech, local, neutral, calm, fps, config) -> np.ndarray:
     missed, gaps = np.zeros((68, 2)), []
     for start in range(0, count, config.chunk_frames):
         part = slice(start, min(count, start + config.chunk_frames))
-        displacement, *closing = stream.at((np.arange(part.start, part.stop) + 0.5) / float(exact_fps(fps)))
-        face = _spoken_face(neutral, config.strength * displacement, *closing, config)
+        displacement, resting, meeting = stream.at((np.arange(part.start, part.stop) + 0.5) / float(exact_fps(fps)))
+        face = _spoken_face(neutral, config.strength * displacement, resting, meeting, config)
         said = calm[part] + _carried(face - neutral, neutral, calm[part])
         missed += (local[part] - said).sum(0)
         gaps.append(np.stack([lip_gap(local[part]), lip_gap(said)]))

@@ -163,10 +163,8 @@ class SpeechConfig:
     emotion_span_s: float = 3.0  # the voice's emotion is averaged over this long, pauses left out
     shot_emotion: bool = True  # emotion that the shot's own voice has too is on the person's face already
     strength: float = 1.0  # factor on the displacements
-    own_words: float = (
-        0.5  # share of what the shot's own words, predicted, constantly miss of the mouth that says them:
-    )
-    # the person's habit, which the new words get too; 0: not
+    own_words: float = 0.5  # share of the person's habit that the new words get: of what the shot's own words,
+    # predicted, constantly miss of the mouth that says them; 0: none
     own_words_heard: tuple[float, float] = (0.3, 0.6)  # if the lips' gap correlates with the prediction: not, fully
     tract_spread: float = 0.1  # the words are heard as from vocal tracts so much shorter and longer, too; 0: only as is
     carry: bool = True  # the neutral face is turned to each frame's pose, an affine map carries the displacement along;

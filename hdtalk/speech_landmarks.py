@@ -90,10 +90,11 @@ def predict_landmarks(
         emotions = _emotion_track(model, speech, emotion, emotion_from, config)
     source = DisplacementStream(model, speech, neutral, emotions, config)
     habit = np.zeros((68, 2), np.float32)
-    if shot_speech is not None:
+    if shot_speech is not None and config.own_words:
         habit = _habit(model, shot_speech, local, neutral, turned + bias, fps, config)
-        if config.shot_emotion and emotion is None and emotion_from is None and emotion_codes is None:
-            source.wear(shared_code(model, emotions.mean(0), voice_code(model, shot_speech)))
+    heard = emotion is None and emotion_from is None and emotion_codes is None
+    if shot_speech is not None and config.shot_emotion and heard:
+        source.wear(shared_code(model, emotions.mean(0), voice_code(model, shot_speech)))
     times_s = (np.arange(len(local)) + 0.5) / float(exact_fps(fps))
     lids_open = {corner: max(1e-3, np.median(_lid_gap(local, corner))) for corner in _LIDS}
     out = np.empty_like(landmarks_px)
@@ -174,7 +175,7 @@ class DisplacementStream:
         gap = lip_gap(self.neutral[0].cpu().numpy() + self.config.strength * self.kept) - self.lip_rest
         resting = np.interp(position, np.arange(len(self.resting)), self.resting)
         meeting = np.interp(position, known, contact(gap, self.config))
-        # beyond its end the speech is silent: the lips have met within the closing time
+        # beyond its end the speech is silent: the lips rest within the closing time
         end = (position - (self.num_frames - 1)) / max(1e-3, self.config.closing_s * STRETCH_FPS)
         return displacement, np.maximum(resting, np.clip(end, 0, 1)).astype(np.float32), meeting.astype(np.float32)
 

@@ -15,6 +15,7 @@ import av
 import numpy as np
 from scipy.fft import irfft, rfft
 from scipy.ndimage import uniform_filter1d
+from scipy.signal import butter, sosfilt
 
 from hdtalk.audio_bands import (
     INT16,
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 __all__ = ["mfcc", "mfcc_windows", "num_video_frames", "read_audio", "read_speech", "silent_frames"]
 
 _PITCH_FRAME, _PITCH_FFT, _PITCH_MIN_HZ, _PITCH_MAX_HZ = 640, 1024, 60.0, 500.0
+_SWING_FRAME, _SWINGS_HZ = 1600, ((20, 30, 40, 50), (60, 70, 80, 90))  # roughness, slow and fast
+_SWING_BAND = butter(2, (300, 4000), "band", fs=SAMPLE_RATE, output="sos")
 _FORMATS = (
     "wav,w64,rf64,flac,mp3,mov,mp4,m4a,3gp,aac,ogg,opus,matroska,webm,aiff,au,caf,avi,mpegts,mpeg,flv,asf,amr,ac3,eac3"
 )
@@ -114,14 +117,16 @@ def mfcc(signal: np.ndarray) -> np.ndarray:
 
 
 class _Analysis:
-    """Consumes float blocks in [-1,1] at 16 kHz; keeps per-row filter-bank energies and pitch only."""
+    """Consumes float blocks in [-1,1] at 16 kHz; keeps per-row filter-bank energies, pitch and roughness only."""
 
     def __init__(self):
         self.num_samples = 0
         self._last = 0.0
         self._emphasised = np.zeros(0)
-        self._plain = np.zeros((_PITCH_FRAME - FRAME_SAMPLES) // 2)  # pitch frames share the rows' centres
-        self._filtered, self._pitch = [], []
+        self._plain = np.zeros((_PITCH_FRAME - FRAME_SAMPLES) // 2)  # all frames share the rows' centres
+        self._loudness = np.zeros((_SWING_FRAME - FRAME_SAMPLES) // 2)
+        self._band_state = np.zeros((len(_SWING_BAND), 2))
+        self._filtered, self._pitch, self._swings = [], [], []
 
     def add(self, block: np.ndarray) -> None:
         signal = block.astype(np.float64) * INT16
@@ -132,37 +137,45 @@ class _Analysis:
         self.num_samples += len(signal)
         self._emphasised = np.append(self._emphasised, signal - PREEMPHASIS * previous)
         self._plain = np.append(self._plain, signal)
+        band, self._band_state = sosfilt(_SWING_BAND, signal, zi=self._band_state)
+        self._loudness = np.append(self._loudness, np.abs(band))
         self._consume((len(self._emphasised) - FRAME_SAMPLES) // ROW_SAMPLES + 1)
 
     def finish(self) -> SpeechFeatures:
         done = sum(map(len, self._filtered))
         num_rows = 1 + max(0, -(-(self.num_samples - FRAME_SAMPLES) // ROW_SAMPLES)) - done
         if num_rows > 0:
-            tail = _PITCH_FRAME + num_rows * ROW_SAMPLES
-            self._emphasised, self._plain = np.pad(self._emphasised, (0, tail)), np.pad(self._plain, (0, tail))
+            tail = (0, _SWING_FRAME + num_rows * ROW_SAMPLES)
+            self._emphasised, self._plain = np.pad(self._emphasised, tail), np.pad(self._plain, tail)
+            self._loudness = np.pad(self._loudness, tail)
             self._consume(num_rows)
-        filtered, pitch = np.concatenate(self._filtered), np.concatenate(self._pitch)
+        filtered, pitch, swings = map(np.concatenate, (self._filtered, self._pitch, self._swings))
         # The spectrum of 16-bit rounding noise as floor: digital silence looks like a quiet room, not like zeros.
         floor = ROUNDING_FLOOR
-        filtered = _without_noise(filtered)
+        noise = _steady_noise(filtered)
+        above_noise_db = _above_noise_db(filtered, noise)
+        filtered = _without_noise(filtered, noise)
         rows = cepstrum(filtered + floor)[:, 1:].astype(np.float32)
         silent_row = cepstrum(floor[None])[0, 1:].astype(np.float32)
         energy_db = _voice_band_db(filtered)
-        level_db = _speech_level(energy_db)
-        prosody = np.stack([pitch[:, 0], pitch[:, 1], np.clip((energy_db - level_db) / 20, -3, 1.5)], -1)
-        silent = _pauses(energy_db, level_db)
-        return SpeechFeatures(rows, prosody.astype(np.float32), silent, silent_row, self.num_samples, float(level_db))
+        level_db, standing_out_db = _speech_level(energy_db), _speech_level(above_noise_db)
+        energy = np.clip((energy_db - level_db) / 20, -3, 1.5)[:, None]
+        prosody = np.concatenate([pitch[:, :2], energy, pitch[:, 2:], swings], -1).astype(np.float32)
+        silent = _pauses(energy_db, level_db, above_noise_db)
+        return SpeechFeatures(rows, prosody, silent, silent_row, self.num_samples, level_db, standing_out_db)
 
     def _consume(self, num_rows: int) -> None:
-        # A pitch frame reaches further ahead than an MFCC row: hold rows back until both are complete.
-        num_rows = min(num_rows, (len(self._plain) - _PITCH_FRAME) // ROW_SAMPLES + 1)
+        # The frame of roughness reaches furthest ahead: hold rows back until it is complete.
+        num_rows = min(num_rows, (len(self._loudness) - _SWING_FRAME) // ROW_SAMPLES + 1)
         if num_rows < 1:
             return
         used = (num_rows - 1) * ROW_SAMPLES
         self._filtered.append(_filterbank(_frames(self._emphasised[: used + FRAME_SAMPLES], FRAME_SAMPLES))[0])
         self._pitch.append(_pitch(_frames(self._plain[: used + _PITCH_FRAME], _PITCH_FRAME)))
+        self._swings.append(_swings(_frames(self._loudness[: used + _SWING_FRAME], _SWING_FRAME)))
         self._emphasised = self._emphasised[num_rows * ROW_SAMPLES :]
         self._plain = self._plain[num_rows * ROW_SAMPLES :]
+        self._loudness = self._loudness[num_rows * ROW_SAMPLES :]
 
 
 def _frames(signal: np.ndarray, length: int) -> np.ndarray:
@@ -179,18 +192,29 @@ def _voice_band_db(filtered: np.ndarray) -> np.ndarray:
     return 10 * np.log10(filtered[:, VOICE_BAND].sum(-1) + 1e-3) - full_scale_db()
 
 
-def _without_noise(filtered: np.ndarray) -> np.ndarray:
-    """Filter energies `[rows, 26]` less the steady noise under them: spectral subtraction of what the quietest rows
-    have above the rounding floor, with the power averaged over three rows so that few tones of noise stay."""
+def _steady_noise(filtered: np.ndarray) -> np.ndarray:
+    """Mean filter energies `[26]` of the quietest rows of `[rows, 26]`."""
+    loudness = uniform_filter1d(filtered[:, VOICE_BAND].sum(-1), 5, mode="constant")
+    quietest = np.argsort(loudness, kind="stable")[: max(1, int(AudioConfig().noise_share * len(filtered)))]
+    return filtered[quietest].mean(0)
+
+
+def _above_noise_db(filtered: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """How far rows stand out of the noise `[26]`, `[rows]`: the mean ratio over the filters of the voice band, so that
+    those count in which there is little of it; over five rows, as single ones of noise stand out, too."""
+    power = uniform_filter1d(filtered, 5, axis=0, mode="nearest") + ROUNDING_FLOOR
+    return 10 * np.log10((power / (noise + ROUNDING_FLOOR))[:, VOICE_BAND].mean(-1))
+
+
+def _without_noise(filtered: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Filter energies `[rows, 26]` less the steady noise `[26]` under them: spectral subtraction of what it has above
+    the rounding floor, with the power averaged over three rows so that few tones of noise stay."""
     config = AudioConfig()
     if len(filtered) < config.noise_min_duration_s * SAMPLE_RATE / ROW_SAMPLES:
         return filtered
-    loudness = uniform_filter1d(filtered[:, VOICE_BAND].sum(-1), 5, mode="constant")
-    quietest = np.argsort(loudness, kind="stable")[: int(config.noise_share * len(filtered))]
-    quiet = filtered[quietest].mean(0)
-    distance_db = _speech_level(_voice_band_db(filtered)) - _voice_band_db(quiet[None])[0]
+    distance_db = _speech_level(_voice_band_db(filtered)) - _voice_band_db(noise[None])[0]
     low, high = config.noise_below_level_db
-    noise = np.maximum(quiet - ROUNDING_FLOOR, 0) * np.clip((distance_db - low) / (high - low), 0, 1)
+    noise = np.maximum(noise - ROUNDING_FLOOR, 0) * np.clip((distance_db - low) / (high - low), 0, 1)
     power = uniform_filter1d(filtered, 3, axis=0, mode="nearest") + ROUNDING_FLOOR
     return filtered * np.maximum(1 - config.noise_factor * noise / power, config.noise_least_gain)
 
@@ -201,15 +225,15 @@ def _speech_level(energy_db: np.ndarray) -> float:
     return float(10 * np.log10(np.mean(10 ** (loud / 10))))
 
 
-def _pauses(energy_db: np.ndarray, level_db: float) -> np.ndarray:
-    """Rows in pauses: quieter than a threshold between noise floor and speech, for at least `min_pause_s`."""
+def _pauses(energy_db: np.ndarray, level_db: float, above_noise_db: np.ndarray) -> np.ndarray:
+    """Rows in pauses: far quieter than the speech or hardly above the noise, for at least `min_pause_s`."""
     config = AudioConfig()
     if level_db < config.silent_level_db:
         return np.ones(len(energy_db), bool)
     smooth = 10 * np.log10(np.convolve(10 ** (energy_db / 10), np.ones(3) / 3, mode="same"))
-    floor_db = np.percentile(smooth, 5)
-    threshold = min(max(level_db - config.pause_below_level_db, floor_db + config.pause_above_floor_db), level_db - 8)
-    quiet = np.concatenate([[False], smooth < threshold, [False]])
+    standing_out_db = _speech_level(above_noise_db) - config.pause_below_loud_db
+    noise_only = above_noise_db < min(config.pause_above_noise_db, standing_out_db)
+    quiet = np.concatenate([[False], noise_only | (smooth < level_db - config.pause_below_level_db), [False]])
     starts, ends = np.flatnonzero(np.diff(quiet.astype(int)) == 1), np.flatnonzero(np.diff(quiet.astype(int)) == -1)
     silent = np.zeros(len(energy_db), bool)
     for start, end in zip(starts, ends, strict=True):
@@ -219,7 +243,8 @@ def _pauses(energy_db: np.ndarray, level_db: float) -> np.ndarray:
 
 
 def _pitch(frames: np.ndarray) -> np.ndarray:
-    """`[rows, 2]`: log2(pitch / 150 Hz), zero where unvoiced, and voicing in [0,1], by normalised autocorrelation."""
+    """`[rows, 3]`: log2(pitch / 150 Hz), zero where unvoiced; voicing in [0,1]; and harmonicity in [0,1], the peak of
+    the normalised autocorrelation."""
     frames = frames.astype(np.float32)
     windowed = (frames - frames.mean(-1, keepdims=True)) * np.hanning(_PITCH_FRAME).astype(np.float32)
     spectrum = np.abs(rfft(windowed, _PITCH_FFT, axis=-1))
@@ -231,7 +256,18 @@ def _pitch(frames: np.ndarray) -> np.ndarray:
     lag = low + np.argmax(correlation[:, low:high] - 2e-4 * np.arange(high - low), axis=-1)
     peak = np.take_along_axis(correlation, lag[:, None], -1)[:, 0]
     voicing = np.clip((peak - 0.15) / 0.3, 0, 1)
-    return np.stack([np.where(voicing > 0.3, np.log2(SAMPLE_RATE / lag / 150), 0.0), voicing], -1)
+    return np.stack([np.where(voicing > 0.3, np.log2(SAMPLE_RATE / lag / 150), 0.0), voicing, np.clip(peak, 0, 1)], -1)
+
+
+def _swings(frames: np.ndarray) -> np.ndarray:
+    """Slow and fast roughness `[rows, 2]` of the rectified signal in frames of 100 ms: log10 of the squared depth to
+    which it swings at the frequencies of each."""
+    window = np.sin(np.pi * np.arange(_SWING_FRAME) / _SWING_FRAME) ** 2 * (2 / _SWING_FRAME)
+    turns = np.exp(2j * np.pi * np.arange(_SWING_FRAME)[:, None] * np.array(_SWINGS_HZ).ravel() / SAMPLE_RATE)
+    waves = np.concatenate([turns.real, turns.imag, np.ones((_SWING_FRAME, 1))], 1) * window[:, None]
+    found = frames.astype(np.float32) @ waves.astype(np.float32)
+    depth = 4 * (found[:, :-1] ** 2).reshape(len(frames), 2, 2, -1).sum((1, 3)) / (found[:, -1:] ** 2 + 1)
+    return np.log10(depth + 1e-3)
 
 
 def _blocks_of(source, sample_rate: int) -> tuple[str, Iterator[np.ndarray]]:

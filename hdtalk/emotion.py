@@ -52,7 +52,7 @@ def shared_code(model: SpeechModel, first: torch.Tensor, second: torch.Tensor) -
 
 
 def own_voice(speech: SpeechFeatures) -> torch.Tensor:
-    """What is constant in a recording, float32 `[21]`: see `voices_of`."""
+    """What is constant in a recording, float32 `[24]`: see `voices_of`."""
     rows = torch.from_numpy(np.concatenate([speech.mfcc, speech.prosody], 1))
     return voices_of(rows[None], torch.from_numpy(~speech.silent)[None])[0]
 
@@ -77,7 +77,7 @@ def voice_codes(model: SpeechModel, speech: SpeechFeatures, chunk_frames: int = 
         speaking = np.flatnonzero(~silent_frames(speech, STRETCH_FPS, count, start))
         if len(speaking) == 0:
             continue
-        rows = torch.from_numpy(stretch_of_rows(speech, count, start, prosody=True)).to(device)
+        rows = torch.from_numpy(stretch_of_rows(speech, count, start)).to(device)
         half_second = torch.from_numpy((start + speaking) // SPAN_FRAMES).to(device)
         sums.index_add_(0, half_second, model.emotion(rows[None], voice)[0][torch.from_numpy(speaking).to(device)])
         np.add.at(counts, half_second.cpu().numpy(), 1)

@@ -32,6 +32,7 @@ from hdtalk.face_units import (
 )
 from hdtalk.models.speech import EMOTIONS, SpeechModel
 from hdtalk.windows import (
+    SILENT_PROSODY,
     STRETCH_FPS,
     STRETCH_ROWS,
     WINDOW_ROWS,
@@ -135,6 +136,7 @@ class DisplacementStream:
         self.resting = closing_curve(silent_frames(speech, STRETCH_FPS), STRETCH_FPS, config.closing_s)
         self.worn = np.zeros((68, 2), np.float32)  # displacement that the person's face shows without words
         self.lip_rest = _lip_rest(neutral)
+        self.heard = _ramp(speech.above_noise_db, *config.lips_heard_db)
 
     def wear(self, code: torch.Tensor) -> None:
         """From now on leaves out what the emotion of this code `[e]` does to a face in a pause."""
@@ -144,13 +146,15 @@ class DisplacementStream:
     def _pause(self, code: torch.Tensor, num_frames: int = 50) -> np.ndarray:
         """Displacement `[68,2]` in this emotion after so many frames of silence."""
         num_rows = STRETCH_ROWS * (num_frames + self.reach - 1) + WINDOW_ROWS
-        silence = np.repeat(self.speech.silent_row[None], num_rows, 0)
+        silence = np.repeat(np.concatenate([self.speech.silent_row, SILENT_PROSODY])[None], num_rows, 0)
         return self._predict(silence, code.expand(num_frames, -1))[0][-1]
 
     def _predict(self, rows: np.ndarray, emotion: torch.Tensor, state=None, margin: int = 0):
-        """Displacements `[T,68,2]` for MFCC rows of T frames, those that the predictor looks ahead and `margin` more
-        on either side, and emotion codes `[T, e]`: the mean over the vocal tracts. And the predictor's state."""
-        heard = torch.from_numpy(rows).to(self.mean.device) @ self.tracts
+        """Displacements `[T,68,2]` for MFCC and prosody rows of T frames, those that the predictor looks ahead and
+        `margin` more on either side, and emotion codes `[T, e]`: the mean over the vocal tracts. And the predictor's
+        state."""
+        own = torch.from_numpy(rows).to(self.mean.device).expand(len(self.tracts), -1, -1)
+        heard = torch.cat([own[..., :12] @ self.tracts, own[..., 12:]], -1)
         content = self.model.content(heard, self.mean, self.scale)[:, margin : margin + len(emotion) + self.reach]
         neutral, emotion = (x.expand(len(heard), *x.shape[-2:]) for x in (self.neutral, emotion))
         predicted, state = self.model.landmark_predictor(neutral, content, emotion, state)
@@ -174,7 +178,7 @@ class DisplacementStream:
             displacement = PchipInterpolator(known, self.kept, axis=0)(inside).astype(np.float32)
         gap = lip_gap(self.neutral[0].cpu().numpy() + self.config.strength * self.kept) - self.lip_rest
         resting = np.interp(position, np.arange(len(self.resting)), self.resting)
-        meeting = np.interp(position, known, contact(gap, self.config))
+        meeting = np.interp(position, known, self.heard * contact(gap, self.config))
         # beyond its end the speech is silent: the lips rest within the closing time
         end = (position - (self.num_frames - 1)) / max(1e-3, self.config.closing_s * STRETCH_FPS)
         return displacement, np.maximum(resting, np.clip(end, 0, 1)).astype(np.float32), meeting.astype(np.float32)
@@ -218,6 +222,11 @@ def contact(gap: np.ndarray, config: SpeechConfig) -> np.ndarray:
     depth = np.minimum(around[: len(gap)], around[near:]) - gap
     small = np.clip((config.lips_free_above - gap) / max(1e-6, config.lips_free_above - config.lips_meet_below), 0, 1)
     return small * np.clip(depth / max(1e-6, config.lips_dip), 0, 1)
+
+
+def _ramp(value: float, low: float, high: float) -> float:
+    """0 up to `low`, 1 from `high` on."""
+    return float(np.clip((value - low) / max(1e-6, high - low), 0, 1))
 
 
 def _dip_frames(config: SpeechConfig) -> int:
@@ -303,8 +312,7 @@ def _habit(model, shot_speech, local, neutral, calm, fps, config) -> np.ndarray:
     told = np.concatenate(gaps, 1) if gaps else np.zeros((2, 0))
     if told.shape[1] < 2 or not told.std(1).all():
         return np.zeros((68, 2), np.float32)
-    low, high = config.own_words_heard
-    heard = np.clip((np.corrcoef(told)[0, 1] - low) / max(1e-6, high - low), 0, 1)
+    heard = _ramp(np.corrcoef(told)[0, 1], *config.own_words_heard)
     habit = without_opening(missed / count)
     return (config.own_words * heard * habit * _SPOKEN[:, None]).astype(np.float32)
 

@@ -14,7 +14,7 @@ ROW_SAMPLES = 160  # 10 ms from one row to the next
 FRAME_SAMPLES = 400  # a row sees 25 ms
 WINDOW_ROWS = 28  # 280 ms per video frame
 STRETCH_FPS, STRETCH_ROWS = 25, 4  # at this rate windows are whole rows apart
-SILENT_PROSODY = np.array([0.0, 0.0, -3.0], np.float32)
+SILENT_PROSODY = np.array([0.0, 0.0, -3.0, 0.0, -3.0, -3.0], np.float32)
 
 
 def mfcc_windows(
@@ -28,22 +28,20 @@ def mfcc_windows(
 def prosody_windows(
     speech: SpeechFeatures, fps: Fraction | float, num_frames: int | None = None, start: int = 0
 ) -> np.ndarray:
-    """Float32 `[num_frames, 28, 3]`, rows as in `mfcc_windows`: log2 of pitch over 150 Hz (0 where unvoiced), voicing
-    in [0,1], energy in units of 20 dB against the speech's own level."""
+    """Float32 `[num_frames, 28, 6]`: the prosody of the rows of `mfcc_windows`."""
     return _gather(speech.prosody, SILENT_PROSODY, centre_rows(fps, _count(speech, fps, num_frames, start), start))
 
 
-def stretch_of_rows(speech: SpeechFeatures, num_frames: int, start: int = 0, prosody: bool = False) -> np.ndarray:
-    """Float32 `[4 * num_frames + 24, 12]`: all rows that the windows of consecutive frames at 25 fps cover, once each;
-    window t is rows 4t ... 4t + 27. With `prosody`, `[..., 15]`: MFCC and prosody side by side."""
+def stretch_of_rows(speech: SpeechFeatures, num_frames: int, start: int = 0) -> np.ndarray:
+    """Float32 `[4 * num_frames + 24, 18]`, MFCC and prosody side by side: all rows that the windows of consecutive
+    frames at 25 fps cover, once each; window t is rows 4t ... 4t + 27."""
     first = int(centre_rows(STRETCH_FPS, 1, start)[0]) - WINDOW_ROWS // 2
     index = first + np.arange(STRETCH_ROWS * (num_frames - 1) + WINDOW_ROWS)
     beyond = ((index < 0) | (index >= len(speech.mfcc)))[:, None]
     index = np.clip(index, 0, len(speech.mfcc) - 1)
-    rows = np.where(beyond, speech.silent_row, speech.mfcc[index])
-    if prosody:
-        rows = np.concatenate([rows, np.where(beyond, SILENT_PROSODY, speech.prosody[index])], -1)
-    return rows.astype(np.float32, copy=False)
+    rows = np.concatenate([speech.mfcc[index], speech.prosody[index]], -1)
+    silence = np.concatenate([speech.silent_row, SILENT_PROSODY])
+    return np.where(beyond, silence, rows).astype(np.float32, copy=False)
 
 
 def silent_frames(

@@ -64,7 +64,7 @@ def features(seconds, pauses=()):
     for start, end in pauses:
         silent[round(100 * start) : round(100 * end)] = True
     mfcc = rng.normal(size=(rows, 12)).astype(np.float32) * 10
-    prosody = rng.normal(size=(rows, 3)).astype(np.float32)
+    prosody = rng.normal(size=(rows, 6)).astype(np.float32)
     return SpeechFeatures(mfcc, prosody, silent, np.zeros(12, np.float32), round(16000 * seconds), -20.0)
 
 
@@ -293,3 +293,11 @@ def test_what_the_shots_own_words_miss_is_the_persons_habit():
     np.testing.assert_allclose(  # words that this mouth does not say tell nothing
         foreign, predict_landmarks(speech, source, 25, model=model, config=replace(off, shot_emotion=False)), atol=0.5
     )
+
+
+def test_lips_meet_less_where_noise_covers_the_words(model):
+    config = SpeechConfig(lips_meet_below=5.0, lips_free_above=6.0, lips_heard_db=(14, 24))
+    for above_noise_db, share in ((60.0, 1.0), (19.0, 0.5), (10.0, 0.0)):
+        speech = replace(features(0.16), above_noise_db=above_noise_db)
+        stream = DisplacementStream(model, speech, neutral_landmarks(), model.emotion_codes[:1], config)
+        np.testing.assert_allclose(stream.at((np.arange(4) + 0.5) / 25)[2], share)

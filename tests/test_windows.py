@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hdtalk.data import SpeechFeatures
-from hdtalk.windows import exact_fps, mfcc_windows, num_video_frames, silent_frames, stretch_of_rows
+from hdtalk.windows import exact_fps, mfcc_windows, num_video_frames, prosody_windows, silent_frames, stretch_of_rows
 
 ROWS = 400
 
@@ -18,7 +18,7 @@ def speech():
     silent = np.arange(ROWS) >= 300
     return SpeechFeatures(
         np.repeat(seconds[:, None], 12, 1),
-        np.zeros((ROWS, 3), np.float32),
+        np.zeros((ROWS, 6), np.float32),
         silent,
         np.full(12, -1, np.float32),
         64000,
@@ -47,15 +47,16 @@ def test_chunks_equal_the_whole(speech, fps):
 def test_a_long_video_does_not_drift():
     rows = 100 * 3600
     seconds = np.repeat((np.arange(rows) * 0.01 + 0.0125)[:, None], 12, 1)
-    speech = SpeechFeatures(seconds, seconds[:, :3], np.zeros(rows, bool), np.zeros(12), 3600 * 16000, -20)
+    speech = SpeechFeatures(seconds, seconds[:, :6], np.zeros(rows, bool), np.zeros(12), 3600 * 16000, -20)
     last = num_video_frames(speech, 29.97) - 10
     assert mfcc_windows(speech, 29.97, 1, last).mean() == pytest.approx((last + 0.5) * 1001 / 30000, abs=0.005)
 
 
 def test_stretches_hold_the_rows_of_the_windows(speech):
     rows, windows = stretch_of_rows(speech, 9, 20), mfcc_windows(speech, 25, 9, 20)
-    np.testing.assert_array_equal(np.stack([rows[4 * t : 4 * t + 28] for t in range(9)]), windows)
-    assert stretch_of_rows(speech, 9, 20, prosody=True).shape == (60, 15)
+    assert rows.shape == (60, 18)
+    for part, expected in ((rows[:, :12], windows), (rows[:, 12:], prosody_windows(speech, 25, 9, 20))):
+        np.testing.assert_array_equal(np.stack([part[4 * t : 4 * t + 28] for t in range(9)]), expected)
 
 
 def test_beyond_the_speech_there_is_silence(speech):

@@ -37,33 +37,42 @@ class SpeechModel(nn.Module):
         self.register_buffer("feature_scale", torch.ones(num_features))
         self.register_buffer("emotion_codes", torch.zeros(len(EMOTIONS), self.emotion_encoder.code_size))
 
-    def content(self, mfcc_rows: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """MFCC rows `[N, 4T + 24, 12]` -> content codes `[N, T, c]`. `mean`, `scale` `[12]` of the recording: taking
-        them out removes microphone, room and timbre, and much of the emotion, before the network sees anything."""
-        return self.content_encoder.over_rows((mfcc_rows - mean) / scale)
+    def content(self, rows: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """MFCC and prosody rows `[N, 4T + 24, 18]` -> content codes `[N, T, c]`. `mean`, `scale` `[12]` of the
+        recording's MFCC: taking them out removes microphone, room and timbre, and much of the emotion, before the
+        network sees anything."""
+        freed = freed_of_voice(rows, mean, scale)
+        return self.content_encoder.over_rows(freed[..., : self.content_encoder.num_features])
 
     def emotion(self, rows: torch.Tensor, voice: torch.Tensor) -> torch.Tensor:
-        """MFCC and prosody rows `[N, 4T + 24, 15]` -> emotion codes `[N, T, e]`; average them over a stretch. `voice`
-        `[N, 21]` or `[21]`: what is constant in the recording (`voices_of`), for encoders that also see the rows
-        relative to it (`num_features` 28) and how it moves (36)."""
+        """MFCC and prosody rows `[N, 4T + 24, 18]` -> emotion codes `[N, T, e]`; average them over a stretch. `voice`
+        `[N, 24]` or `[24]`: what is constant in the recording (`voices_of`), for encoders that also see the rows
+        relative to it (`num_features` 28), how it moves (36), and how harmonic and rough it is (42)."""
         rows = relative_to_voice(rows, voice)[..., : len(self.feature_mean)]
         return self.emotion_encoder.over_rows((rows - self.feature_mean) / self.feature_scale)
 
 
+def freed_of_voice(rows: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Rows `[N, R, 18]` -> `[N, R, 13]`: MFCC less the recording's mean, over its deviation, and the energy."""
+    return torch.cat([(rows[..., :12] - mean) / scale, rows[..., 14:15]], -1)
+
+
 def relative_to_voice(rows: torch.Tensor, voice: torch.Tensor) -> torch.Tensor:
-    """Rows `[N, R, 15]` -> `[N, R, 36]`: MFCC and pitch once more, against the recording's own mean, as one person's
+    """Rows `[N, R, 18]` -> `[N, R, 42]`: MFCC and pitch once more, against the recording's own mean, as one person's
     high voice is another one's low one; and how the voice moves, the same in every row, as no window of 280 ms shows
-    the range of a melody or the pace of a sentence."""
+    the range of a melody or the pace of a sentence. Harmonicity and roughness come last, the recording's and the
+    rows'."""
     relative = rows[..., :13] - voice[..., None, :13]
     voiced = (rows[..., 13:14] > VOICED_ABOVE).to(rows.dtype)
     moves = voice[..., None, 13:].expand(*rows.shape[:-1], -1)
-    return torch.cat([rows, relative[..., :12], relative[..., 12:] * voiced, moves], -1)
+    return torch.cat([rows[..., :15], relative[..., :12], relative[..., 12:] * voiced, moves, rows[..., 15:]], -1)
 
 
 def voices_of(rows: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
-    """What is constant in recordings: rows `[N, R, 15]`, and where they hold speech, bool `[N, R]` -> `[N, 21]`: mean
+    """What is constant in recordings: rows `[N, R, 18]`, and where they hold speech, bool `[N, R]` -> `[N, 24]`: mean
     MFCC, mean pitch (octaves against 150 Hz); then the pitch's deviation, its rise over the last quarter, its step from
-    row to row; the energy's deviation, step and flutter; the step of the MFCC; and the share of voiced rows."""
+    row to row; the energy's deviation, step and flutter; the step of the MFCC; the share of voiced rows; and the mean
+    harmonicity and roughness of these."""
     speaking = spoken_rows(speaking)
     voiced = rows[..., 13] > VOICED_ABOVE
     mfcc, pitch, energy = rows[..., :12], rows[..., 12], rows[..., 14]
@@ -82,7 +91,7 @@ def voices_of(rows: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
         _mean(voiced.to(rows.dtype), speaking),
     ]
     means = [_mean(mfcc, speaking[..., None]), mean_pitch[:, None]]
-    return torch.cat([*means, torch.stack(moves, 1)], 1)
+    return torch.cat([*means, torch.stack(moves, 1), _mean(rows[..., 15:], voiced[..., None])], 1)
 
 
 def spoken_rows(speaking: torch.Tensor) -> torch.Tensor:

@@ -43,31 +43,35 @@ class RowAugment:
         self.bins = torch.from_numpy(np.maximum(1.0, np.gradient(centres_hz()) / 31.25)).float().to(device)
 
     def __call__(self, rows: torch.Tensor, silent: torch.Tensor, level_db: torch.Tensor, amount: float = 1.0):
-        """Rows `[N, R, 15]` of recordings at `level_db` `[N]`, and their pauses, bool `[N, R]` -> the same, worsened in
+        """Rows `[N, R, 18]` of recordings at `level_db` `[N]`, and their pauses, bool `[N, R]` -> the same, worsened in
         `amount` of the items."""
         settings, n, device = self.settings, len(rows), rows.device
         log_bands = rows[..., :NUM_COEFFICIENTS] @ self.inverse.T  # [N, R, 26], but for a constant per row
-        energy = rows[..., -1] * (np.log(10) * 2)  # natural log of the voice band's power, 0 at the speech level
+        energy = rows[..., 14] * (np.log(10) * 2)  # natural log of the voice band's power, 0 at the speech level
         constant = energy - log_bands[..., VOICE_BAND].logsumexp(-1)
         log_bands = log_bands + constant[..., None]
         log_bands = self._other_tract(log_bands, _chosen(n, 0.7, device))
         log_bands = log_bands + self._microphone(n, device)[:, None]
         bands = log_bands.clamp(-30, 6).exp()
-        bands = self._room(bands, _chosen(n, settings.room_share, device))
-        speech_level = _loud_level(bands)
+        in_room = _chosen(n, settings.room_share, device)
+        bands = self._room(bands, in_room)
+        speech_level = _loud_level(bands[..., VOICE_BAND].sum(-1))
         bands = bands / speech_level[:, None, None]
         bands, ratio, noisy = self._noisy(bands)
         bands = self._narrow(bands, _chosen(n, settings.band_share, device))
         gain_db = settings.gain_db * torch.randn(n, device=device)
         floor = self.floor * 10 ** (-(level_db + gain_db + full_scale_db()).clamp(min=10) / 10)[:, None, None]
-        heard = torch.where(noisy[:, None, None], _without_noise(bands, floor), bands) + floor
+        noise = _steady_noise(bands)
+        above_noise_db = _above_noise_db(bands + floor, noise + floor)
+        heard = torch.where(noisy[:, None, None], _without_noise(bands, noise, floor), bands) + floor
         total = heard[..., VOICE_BAND].sum(-1)
-        new_energy = (total / _loud_level(heard)[:, None] + 1e-9).log10() / 2  # in 20 dB
-        voicing, pitch = self._voicing(rows[..., 13], rows[..., 12], ratio)
-        prosody = torch.stack([pitch, voicing, new_energy.clamp(-3, 1.5)], -1)
-        worse = torch.cat([heard.log() @ self.basis.T, prosody], -1)
+        new_energy = (total / _loud_level(total)[:, None] + 1e-9).log10() / 2  # in 20 dB
+        pitch, voicing, harmonicity = self._voicing(rows[..., 12:14], rows[..., 15], ratio)
+        prosody = torch.stack([pitch, voicing, new_energy.clamp(-3, 1.5), harmonicity], -1)
+        worse = torch.cat([heard.log() @ self.basis.T, prosody, self._roughness(rows[..., 16:], ratio, in_room)], -1)
         chosen = _chosen(n, amount, device)[:, None]
-        return torch.where(chosen[..., None], worse, rows), torch.where(chosen, _pauses(20 * new_energy), silent)
+        pauses = _pauses(20 * new_energy, above_noise_db)
+        return torch.where(chosen[..., None], worse, rows), torch.where(chosen, pauses, silent)
 
     def _other_tract(self, log_bands, chosen):
         """Formants moved together, as in a longer or shorter vocal tract: bands are read at other frequencies."""
@@ -138,49 +142,68 @@ class RowAugment:
         return bands * torch.exp(-loss * chosen[:, None])[:, None]
 
     @staticmethod
-    def _voicing(voicing, pitch, ratio):
+    def _voicing(pitch_voicing, harmonicity, ratio):
         """Noise hides the period: the peak of the autocorrelation shrinks with the share of speech."""
-        peak = 0.15 + 0.3 * voicing + 0.15 * (voicing > 0.99)
-        kept = ((peak * ratio - 0.15) / 0.3).clamp(0, 1)
+        pitch, voicing = pitch_voicing.unbind(-1)
+        kept = ((harmonicity * ratio - 0.15) / 0.3).clamp(0, 1)
         kept = torch.where(ratio > 0.98, voicing, torch.minimum(kept, voicing))
-        return kept, torch.where(kept > 0.3, pitch, 0.0)
+        return torch.where(kept > 0.3, pitch, 0.0), kept, harmonicity * ratio
+
+    def _roughness(self, roughness, ratio, in_room):
+        """Noise fills the dips of the loudness and has some of its own, a room's echoes fill them, fast ones more."""
+        device = roughness.device
+        left = 1 - in_room[:, None] * torch.rand(len(roughness), 2, device=device) * torch.tensor([0.6, 0.9]).to(device)
+        depth = (10**roughness - 1e-3) * (ratio[..., None] * left[:, None]) ** 2 + 0.02 * (1 - ratio[..., None]) ** 2
+        return (depth + 1e-3).log10()
 
 
 def _chosen(n: int, share: float, device) -> torch.Tensor:
     return torch.rand(n, device=device) < share
 
 
-def _without_noise(bands: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
-    """Filter energies `[N, R, 26]` less their steady noise, as the analysis of a recording frees it."""
+def _steady_noise(bands: torch.Tensor) -> torch.Tensor:
+    """Mean filter energies `[N, 1, 26]` of the quietest of rows `[N, R, 26]`, as for a recording."""
+    loudness = functional.avg_pool1d(bands[:, None, :, VOICE_BAND].sum(-1), 5, 1, 2)[:, 0]
+    count = max(1, int(AudioConfig().noise_share * bands.shape[1]))
+    quietest = loudness.topk(count, dim=1, largest=False).indices
+    return bands.gather(1, quietest[..., None].expand(-1, -1, bands.shape[2])).mean(1, keepdim=True)
+
+
+def _above_noise_db(bands: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """How far rows `[N, R, 26]` stand out of the noise `[N, 1, 26]`, `[N, R]`, as for a recording."""
+    return 10 * (_smooth(bands, 5) / noise)[..., VOICE_BAND].mean(-1).log10()
+
+
+def _without_noise(bands: torch.Tensor, noise: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+    """Filter energies `[N, R, 26]` less their steady noise `[N, 1, 26]`, as the analysis of a recording frees it."""
     config = AudioConfig()
-    power = bands[..., VOICE_BAND].sum(-1)
-    loudness = functional.avg_pool1d(power[:, None], 5, 1, 2)[:, 0]
-    quietest = loudness.topk(max(1, int(config.noise_share * bands.shape[1])), dim=1, largest=False).indices
-    rows = bands.gather(1, quietest[..., None].expand(-1, -1, bands.shape[2]))
-    quiet = rows.mean(1, keepdim=True)
-    distance_db = 10 * (_loud_level(bands) / quiet[:, 0, VOICE_BAND].sum(-1)).log10()
+    distance_db = 10 * (_loud_level(bands[..., VOICE_BAND].sum(-1)) / noise[:, 0, VOICE_BAND].sum(-1)).log10()
     low, high = config.noise_below_level_db
     trust = ((distance_db - low) / (high - low)).clamp(0, 1)
-    noise = (quiet - floor).clamp(min=0) * trust[:, None, None]
-    padded = functional.pad(bands.transpose(1, 2), (1, 1), mode="replicate")
-    smooth = functional.avg_pool1d(padded, 3, 1).transpose(1, 2) + floor
-    return bands * (1 - config.noise_factor * noise / smooth).clamp(min=config.noise_least_gain)
+    noise = (noise - floor).clamp(min=0) * trust[:, None, None]
+    return bands * (1 - config.noise_factor * noise / (_smooth(bands, 3) + floor)).clamp(min=config.noise_least_gain)
 
 
-def _pauses(energy_db: torch.Tensor) -> torch.Tensor:
-    """Bool `[N, R]`: rows in pauses, as the analysis of a recording finds them, from energies against its level."""
+def _smooth(bands: torch.Tensor, rows: int) -> torch.Tensor:
+    padded = functional.pad(bands.transpose(1, 2), (rows // 2, rows // 2), mode="replicate")
+    return functional.avg_pool1d(padded, rows, 1).transpose(1, 2)
+
+
+def _pauses(energy_db: torch.Tensor, above_noise_db: torch.Tensor) -> torch.Tensor:
+    """Bool `[N, R]`: rows in pauses, as the analysis of a recording finds them, from energies against its level and
+    against its noise."""
     config = AudioConfig()
     power = 10 ** (energy_db / 10)
     smooth = 10 * functional.avg_pool1d(power[:, None], 3, 1, 1, count_include_pad=True)[:, 0].clamp(min=1e-9).log10()
-    floor = torch.quantile(smooth, 0.05, dim=1, keepdim=True) + config.pause_above_floor_db
-    quiet = smooth < floor.clamp(min=-config.pause_below_level_db).clamp(max=-8.0)
+    standing_out_db = 10 * _loud_level(10 ** (above_noise_db / 10)).log10()[:, None] - config.pause_below_loud_db
+    noise_only = above_noise_db < standing_out_db.clamp(max=config.pause_above_noise_db)
+    quiet = noise_only | (smooth < -config.pause_below_level_db)
     length = int(config.min_pause_s * 100) | 1  # odd, so that a run of this many rows survives as it is
     shrunk = -functional.max_pool1d(-quiet[:, None].float(), length, 1, length // 2)
     return functional.max_pool1d(shrunk, length, 1, length // 2)[:, 0] > 0.5
 
 
-def _loud_level(bands: torch.Tensor) -> torch.Tensor:
-    """Mean power of the loud rows in the voice band `[N]`, as the analysis of a recording takes its level."""
-    power = bands[..., VOICE_BAND].sum(-1)
+def _loud_level(power: torch.Tensor) -> torch.Tensor:
+    """Mean power of the loud of rows `[N, R]`, `[N]`, as the analysis of a recording takes its level."""
     loud = power >= torch.quantile(power, 0.98, dim=1, keepdim=True) * 0.01
     return (power * loud).sum(1) / loud.sum(1).clamp(min=1)

@@ -16,7 +16,15 @@ from hdtalk.data import SpeechFeatures
 from hdtalk.emotion import own_voice
 from hdtalk.errors import InputError
 from hdtalk.face_units import LIPS_INNER_LOWER, LIPS_INNER_UPPER, mouth_width
-from hdtalk.models.speech import EMOTIONS, VOICED_ABOVE, SpeechModel, relative_to_voice, spoken_rows, voices_of
+from hdtalk.models.speech import (
+    EMOTIONS,
+    VOICED_ABOVE,
+    SpeechModel,
+    freed_of_voice,
+    relative_to_voice,
+    spoken_rows,
+    voices_of,
+)
 from hdtalk.models.speech_decoder import SpeechDecoder
 from hdtalk.training.dtw import warp_rows_of
 from hdtalk.training.landmark_warp import distort, warp_expression
@@ -68,12 +76,24 @@ class SpeechTask(Task):
         return rng
 
     def hear(self, bank: SpeechBank, sounds, start_frame, num_frames: int, amount: float):
-        """Rows `[N, 4F + 24 + 2 M, 15]` of stretches with a margin of M rows on both sides, worsened in `amount` of
+        """Rows `[N, 4F + 24 + 2 M, 18]` of stretches with a margin of M rows on both sides, worsened in `amount` of
         them, and where they hold speech, bool `[N, 4F + 24 + 2 M]`."""
         first = STRETCH_ROWS * start_frame + bank.first_of_window - MARGIN_ROWS
         rows, silent = bank.stretch(sounds, first, rows_of(num_frames) + 2 * MARGIN_ROWS)
+        if not amount:
+            return rows, ~silent
         rows, silent = self.worsen(rows, silent, bank.level_db[sounds], amount)
         return rows, ~silent
+
+    def words(self, rows: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
+        """What the content encoder sees of rows `[N, R, 18]`; while it learns, their energy is as louder or softer
+        recordings, more or less compressed, have it."""
+        heard = freed_where_spoken(rows, speaking)
+        if self.model.training:
+            span = torch.exp(0.15 * torch.randn(len(rows), 1, 1, device=self.device))
+            level = 0.1 * torch.randn(len(rows), 1, 1, device=self.device)
+            heard = torch.cat([heard[..., :12], heard[..., 12:] * span + level], -1)
+        return heard[..., : self.model.content_encoder.num_features]
 
     def voice_codes(self, bank: SpeechBank, takes: torch.Tensor, amount: float = 0.6):
         """Emotion codes `[N, F, e]` of a random stretch of each take, worsened, of other pitch and timbre, as of other
@@ -150,7 +170,7 @@ class DisentangleTask(SpeechTask):
     def step(self, step, progress, rng):
         self.own(rng)
         self.model.train()
-        pair, inputs, targets = self._pairs(self.config.batch_size)  # [N, 2], [N, 2, rows, 12] twice
+        pair, inputs, targets = self._pairs(self.config.batch_size)
         targets = targets.unfold(2, WINDOW_ROWS, STRETCH_ROWS).transpose(-1, -2)  # [N, 2, F, 28, 12]
         with self.autocast():
             content = self.model.content_encoder.over_rows(inputs.flatten(0, 1)).float().unflatten(0, (-1, 2))
@@ -214,8 +234,8 @@ class DisentangleTask(SpeechTask):
         return torch.tensor([row + row[:1] * (width - len(row)) for row in rows], device=self.device)
 
     def _pairs(self, count: int):
-        """Indices `[N, 2]` of takes of one sentence, what the content encoder hears of them and what the decoder must
-        give, `[N, 2, rows, 12]`, on one time."""
+        """Indices `[N, 2]` of takes of one sentence, what the content encoder hears of them, `[N, 2, rows, features]`,
+        and what the decoder must give, `[N, 2, rows, 12]`, on one time."""
         length = rows_of(STRETCH_FRAMES) + 2 * MARGIN_ROWS
         group = torch.randint(len(self.group_size), (count,), device=self.device)
         size = self.group_size[group]
@@ -234,7 +254,7 @@ class DisentangleTask(SpeechTask):
         plain = (self.bank.rows[where[0]][..., :12] - self.model.feature_mean[:12]) / self.model.feature_scale[:12]
         quiet = self.bank.silent[where[1]]
         worse, quiet = self.worsen(self.bank.rows[where[1]], quiet, self.bank.level_db[heard], 0.5)
-        worse = freed_of_voice(worse[..., :12], ~quiet)
+        worse = self.words(worse, ~quiet)
         inner = slice(MARGIN_ROWS, -MARGIN_ROWS)
         return takes, *(x[:, inner].unflatten(0, (-1, 2)) for x in (worse, plain))
 
@@ -292,7 +312,9 @@ class AlignmentTask(SpeechTask):
 
 class PredictorTask(SpeechTask):
     """Stage 4: displacements from content, emotion and the neutral face, judged directly and after the frozen alignment
-    network on distorted pose landmarks. The content encoder goes on learning, still kept free of emotion."""
+    network on distorted pose landmarks. The content encoder goes on learning, still kept free of emotion. What is
+    heard in noise is also compared with what the same words give when heard clean: more can be learnt from that than
+    from the truth, which no sound tells entirely."""
 
     name = "predictor"
 
@@ -327,16 +349,18 @@ class PredictorTask(SpeechTask):
         takes = torch.from_numpy(chosen).to(self.device)
         start = bank.draw_starts(chosen, CROP_FRAMES, rng)
         starts, sounds = torch.from_numpy(start).to(self.device), bank.draw_sounds(takes)
-        rows, speaking = self.hear(bank, sounds, starts, CROP_FRAMES, 0.5)
+        rows, speaking = self.hear(bank, sounds, starts, CROP_FRAMES, 0.6)
         truth, neutral = bank.truth(takes, starts, CROP_FRAMES), bank.neutral[takes].unflatten(-1, (68, 2))
         neutral = neutral + 0.01 * torch.randn_like(neutral)
-        with self.autocast():
-            end = rows.shape[1] - MARGIN_ROWS + STRETCH_ROWS * self.model.landmark_predictor.reach
-            heard = freed_of_voice(rows[..., :12], speaking)[:, MARGIN_ROWS:end]
-            content = self.model.content_encoder.over_rows(heard).float()
         code = self._codes(takes, rows, speaking)
-        predicted, _ = self.model.landmark_predictor(neutral, content, code[:, None].expand(-1, CROP_FRAMES, -1))
+        predicted, content = self._predict(rows, speaking, neutral, code)
         losses = displacement_losses(predicted, truth)
+        clean = self.hear(bank, bank.first_sound[takes], starts, CROP_FRAMES, 0.0)
+        self.model.eval()
+        with torch.no_grad():
+            taught, _ = self._predict(*clean, neutral, code)
+        self.model.train()
+        losses["noise"] = 0.5 * sum(displacement_losses(predicted, taught).values())
         if self.alignment is not None:
             losses["aligned"] = 100 * self._aligned_loss(chosen, start, neutral, predicted, rng)
         found = self.adversary(content, self.adversary_weight)
@@ -344,6 +368,15 @@ class PredictorTask(SpeechTask):
         losses["size"] = 0.01 * content.square().mean()  # against the adversary, codes would grow without end
         self.update(sum(losses.values()))
         return losses
+
+    def _predict(self, rows, speaking, neutral, code):
+        """Displacements `[N, F, 68, 2]`, and the content codes that they come from."""
+        end = rows.shape[1] - MARGIN_ROWS + STRETCH_ROWS * self.model.landmark_predictor.reach
+        with self.autocast():
+            heard = self.words(rows, speaking)[:, MARGIN_ROWS:end]
+            content = self.model.content_encoder.over_rows(heard).float()
+        predicted, _ = self.model.landmark_predictor(neutral, content, code[:, None].expand(-1, CROP_FRAMES, -1))
+        return predicted, content
 
     @torch.no_grad()
     def _codes(self, takes, rows, speaking):
@@ -487,7 +520,7 @@ def take_codes(model: SpeechModel, takes: list[Take], device, version: int = 0) 
     for take in takes:
         sound = take.sounds[version]
         keep = _speaking(sound)
-        rows = torch.from_numpy(stretch_of_rows(sound, num_video_frames(sound, FPS), prosody=True)).to(device)
+        rows = torch.from_numpy(stretch_of_rows(sound, num_video_frames(sound, FPS))).to(device)
         voice = own_voice(sound).to(device)
         codes.append(model.emotion(rows[None], voice)[0, keep].mean(0))
     model.train(training)
@@ -541,14 +574,14 @@ def statistics(sound: SpeechFeatures) -> tuple[np.ndarray, np.ndarray]:
     return rows.mean(0), rows.std(0) + 1.0
 
 
-def freed_of_voice(mfcc: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
-    """MFCC rows `[N, R, 12]` without the mean and deviation of the rows that hold speech (bool `[N, R]`), as
-    `statistics` does for whole recordings."""
-    weights = spoken_rows(speaking)[..., None].to(mfcc.dtype)
+def freed_where_spoken(rows: torch.Tensor, speaking: torch.Tensor) -> torch.Tensor:
+    """`freed_of_voice` of rows `[N, R, 18]` by those of them that hold speech (bool `[N, R]`), as `statistics` tells it
+    for whole recordings."""
+    weights = spoken_rows(speaking)[..., None].to(rows.dtype)
     total = weights.sum(1, keepdim=True)
-    mean = (mfcc * weights).sum(1, keepdim=True) / total
-    deviation = (((mfcc - mean) ** 2 * weights).sum(1, keepdim=True) / total).sqrt()
-    return (mfcc - mean) / (deviation + 1.0)
+    mean = (rows[..., :12] * weights).sum(1, keepdim=True) / total
+    deviation = (((rows[..., :12] - mean) ** 2 * weights).sum(1, keepdim=True) / total).sqrt()
+    return freed_of_voice(rows, mean, deviation + 1.0)
 
 
 def normalised(sound: SpeechFeatures) -> np.ndarray:

@@ -12,7 +12,7 @@ FARTHEST = 2.5  # from a face's middle, face units: of a head turned by some 60 
 
 
 class SpeechBank:
-    """`rows` `[R, 15]`: MFCC and prosody of all sounds, one after the other; sound s is rows `first_row[s]` ...
+    """`rows` `[R, 18]`: MFCC and prosody of all sounds, one after the other; sound s is rows `first_row[s]` ...
     `first_row[s] + num_rows[s]`. Take k owns the sounds `first_sound[k]` ... (`num_sounds[k]` of them, the clean one
     first) and the frames `first_frame[k]` ... of `displacement` `[F, 136]` at 25 fps (`num_frames[k]`, 0 without)."""
 
@@ -61,7 +61,7 @@ class SpeechBank:
         return rng.integers(-beyond, np.maximum(1 - beyond, lengths - num_frames + beyond))
 
     def stretch(self, sounds: torch.Tensor, first_row: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """`[N, length, 15]` rows of the sounds from `first_row` `[N]` on, silence beyond their ends; and bool
+        """`[N, length, 18]` rows of the sounds from `first_row` `[N]` on, silence beyond their ends; and bool
         `[N, length]`, where there is a pause."""
         index = first_row[:, None] + torch.arange(length, device=self.device)
         beyond = (index < 0) | (index >= self.num_rows[sounds, None])

@@ -18,7 +18,7 @@ from hdtalk.models.speech import EMOTIONS
 from hdtalk.store import temporary
 from hdtalk.training.mead import Clip, read_landmarks
 from hdtalk.training.sound_augment import worsen
-from hdtalk.windows import num_video_frames
+from hdtalk.windows import SILENT_PROSODY, num_video_frames
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def _sounds(actor: str, clips: list[Clip], cache: Path, versions: int, seed: int
 
 def _content_hash(clips: list[Clip], versions: int, seed: int) -> str:
     """Of all that an actor's features depend on; recordings by their path, size and time."""
-    facts: list[Any] = [versions, seed]
+    facts: list[Any] = [len(SILENT_PROSODY), versions, seed]
     for clip in clips:
         if clip.audio is not None:
             status = clip.audio.stat()
@@ -131,6 +131,7 @@ def _packed(sounds: dict[str, list[SpeechFeatures]]) -> dict[str, np.ndarray]:
         "silent_row": flat[0].silent_row,
         "num_samples": np.array([f.num_samples for f in flat]),
         "level_db": np.array([f.level_db for f in flat]),
+        "above_noise_db": np.array([f.above_noise_db for f in flat]),
     }
 
 
@@ -144,9 +145,10 @@ def _unpacked(arrays: dict[str, np.ndarray], versions: int) -> dict[str, list[Sp
             arrays["silent_row"],
             int(num_samples),
             float(level_db),
+            float(above_noise_db),
         )
-        for rows, end, num_samples, level_db in zip(
-            arrays["rows"], ends, arrays["num_samples"], arrays["level_db"], strict=True
+        for rows, end, num_samples, level_db, above_noise_db in zip(
+            arrays["rows"], ends, arrays["num_samples"], arrays["level_db"], arrays["above_noise_db"], strict=True
         )
     ]
     stored = versions + 1

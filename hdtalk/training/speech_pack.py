@@ -21,11 +21,11 @@ from hdtalk.training.mead import Clip
 from hdtalk.training.speech_data import Take
 
 VIEW_STEP = 10
-# of MFCC 1..12; log2 pitch, voicing, energy / 20 dB
-ROW_STEPS = np.array([1.0] * 12 + [1 / 64, 1 / 16, 1 / 40], np.float32)
+# of MFCC 1..12; log2 pitch, voicing, energy / 20 dB, harmonicity, roughness
+ROW_STEPS = np.array([1.0] * 12 + [1 / 64, 1 / 16, 1 / 40, 1 / 32, 1 / 16, 1 / 16], np.float32)
 FACE_STEP = 2e-3  # along a principal direction, face units
 NUM_DIRECTIONS = {"displacement": 40, "views": 80}
-_VERSION = 1
+_VERSION = 2
 
 
 def write_pack(path: Path, parts: dict[str, list[Take]], description: str = "") -> None:

@@ -135,14 +135,14 @@ def test_speech_model_is_one_state_dict_and_its_sizes():
     torch.manual_seed(4)
     model, twin = SpeechModel(**TINY_SPEECH).eval(), SpeechModel(**TINY_SPEECH).eval()
     twin.load_state_dict(model.state_dict())
-    rows, neutral = torch.randn(1, 4 * 6 + 24, 15), torch.randn(1, 68, 2)
+    rows, neutral = torch.randn(1, 4 * 6 + 24, 18), torch.randn(1, 68, 2)
     for each in (model, twin):
         each.landmark_predictor.components.copy_(torch.ones(5, 136))
     with torch.no_grad():
         results = []
         for each in (model, twin):
-            content = each.content(rows[..., :12], torch.zeros(12), torch.ones(12))
-            emotion = each.emotion(rows, torch.zeros(13)).mean(1, keepdim=True).expand(-1, 6, -1)
+            content = each.content(rows, torch.zeros(12), torch.ones(12))
+            emotion = each.emotion(rows, torch.zeros(24)).mean(1, keepdim=True).expand(-1, 6, -1)
             results.append(each.landmark_predictor(neutral, content, emotion)[0])
     assert results[0].shape == (1, 6, 68, 2)
     torch.testing.assert_close(*results)

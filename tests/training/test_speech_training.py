@@ -39,7 +39,8 @@ def takes():
                 rows = int(rng.integers(180, 260))
                 silent = np.arange(rows) < 30
                 mfcc = np.cumsum(rng.normal(size=(rows, 12)), 0).astype(np.float32)
-                prosody = np.stack([rng.normal(size=rows) * 0.2, rng.random(rows), rng.normal(size=rows) * 0.3], -1)
+                prosody = rng.normal(size=(rows, 6)) * [0.2, 0, 0.3, 0.1, 0.3, 0.3] + [0, 0, 0, 0.6, -1, -1]
+                prosody[:, 1] = rng.random(rows)
                 sound = SpeechFeatures(
                     mfcc, prosody.astype(np.float32), silent, np.full(12, -3, np.float32), rows * 160, -20.0
                 )
@@ -83,7 +84,7 @@ def test_bank_cuts_the_same_stretches_as_the_features_themselves(takes):
     for take, start in ((0, -3), (3, 10), (7, 60)):
         first = torch.tensor([4 * start + bank.first_of_window])
         rows, _ = bank.stretch(torch.tensor([take]), first, 4 * 8 + 24)
-        np.testing.assert_array_equal(rows[0].numpy(), stretch_of_rows(takes[take].sounds[0], 8, start, prosody=True))
+        np.testing.assert_array_equal(rows[0].numpy(), stretch_of_rows(takes[take].sounds[0], 8, start))
         truth = bank.truth(torch.tensor([take]), torch.tensor([start]), 8)[0].numpy()
         shown = np.clip(np.arange(start, start + 8), 0, len(takes[take].displacement) - 1)
         np.testing.assert_array_equal(truth, takes[take].displacement[shown])
@@ -98,10 +99,11 @@ def test_a_speaker_of_few_takes_is_heard_as_often_as_others(takes):
 
 def test_rows_are_freed_of_the_voice_as_recordings_are(takes):
     sound = takes[0].sounds[0]
-    rows = torch.from_numpy(sound.mfcc)[None]
+    rows = torch.from_numpy(np.concatenate([sound.mfcc, sound.prosody], 1))[None]
     mean, scale = speech.statistics(sound)
-    freed = speech.freed_of_voice(rows, torch.from_numpy(~sound.silent)[None])[0].numpy()
-    np.testing.assert_allclose(freed, (sound.mfcc - mean) / scale, rtol=1e-3, atol=1e-3)
+    freed = speech.freed_where_spoken(rows, torch.from_numpy(~sound.silent)[None])[0].numpy()
+    np.testing.assert_allclose(freed[:, :12], (sound.mfcc - mean) / scale, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(freed[:, 12], sound.prosody[:, 2])
 
 
 def test_views_are_pairs_of_one_moment(takes):
@@ -137,8 +139,9 @@ def test_views_in_which_the_eye_corners_nearly_meet_are_not_drawn(takes):
 
 def test_rows_without_a_change_stay_and_noise_changes_them():
     torch.manual_seed(0)
-    rows = torch.randn(6, 120, 15) * torch.tensor([8.0] * 12 + [0.2, 0.0, 0.3])
+    rows = torch.randn(6, 120, 18) * torch.tensor([8.0] * 12 + [0.2, 0.0, 0.3, 0.0, 0.0, 0.0])
     rows[..., 13] = 1.0
+    rows[..., 15] = 0.7
     level = torch.full((6,), -20.0)
     calm = RowAugment(torch.device("cpu"), RowAugmentation(1.0, (90, 90), 0, 0, 0, 0, 0, 0))
     quiet = torch.zeros(6, 120, dtype=torch.bool)
@@ -151,6 +154,7 @@ def test_rows_without_a_change_stay_and_noise_changes_them():
     assert torch.isfinite(noisy).all()
     assert (noisy - rows)[..., :12].abs().mean() > 2  # 0 dB of noise
     assert noisy[..., 13].mean() < 0.9  # the period is harder to see
+    assert noisy[..., 15].mean() < 0.6 and noisy[..., 16:].mean() < -0.2  # the harmonics too, and swings are covered
     quiet = rows[..., 14] < -0.5
     assert (noisy[..., 14] - rows[..., 14])[quiet].mean() > 0.1  # noise fills the pauses
 
@@ -159,12 +163,24 @@ def test_noise_is_taken_out_of_rows_as_out_of_recordings():
     rng = np.random.default_rng(6)
     swell = np.clip(np.sin(np.arange(300) / 12), 0, 1)[:, None]
     energies = 1e6 * (
-        swell * rng.uniform(0.2, 1, (300, 26)) + rng.uniform(0.05, 0.1, 26) * rng.exponential(size=(300, 26))
+        swell * rng.uniform(0.2, 1, (300, 26)) + rng.uniform(0.05, 0.1, 26) * rng.gamma(8, 1 / 8, (300, 26))
     )
     bands = torch.from_numpy(energies).float()[None]
-    freed = row_augment._without_noise(bands, torch.from_numpy(ROUNDING_FLOOR).float())[0].numpy()
-    np.testing.assert_allclose(freed, audio._without_noise(energies), rtol=1e-3)
+    noise, above = (
+        row_augment._steady_noise(bands),
+        row_augment._above_noise_db(bands, row_augment._steady_noise(bands)),
+    )
+    np.testing.assert_allclose(noise[0, 0], audio._steady_noise(energies), rtol=1e-3)
+    above_db = audio._above_noise_db(energies, audio._steady_noise(energies))
+    np.testing.assert_allclose(above[0], above_db, atol=1e-2)
+    freed = row_augment._without_noise(bands, noise, torch.from_numpy(ROUNDING_FLOOR).float())[0].numpy()
+    np.testing.assert_allclose(freed, audio._without_noise(energies, audio._steady_noise(energies)), rtol=1e-3)
     assert freed[swell[:, 0] == 0].mean() < 0.3 * energies[swell[:, 0] == 0].mean()
+    energy_db = 10 * np.log10(energies[:, audio.VOICE_BAND].sum(-1))
+    energy_db -= audio._speech_level(energy_db)
+    pauses = row_augment._pauses(torch.from_numpy(energy_db).float()[None], above)[0].numpy()
+    expected = audio._pauses(energy_db, 0.0, above_db)
+    assert 0.1 < expected.mean() < 0.7 and (pauses == expected)[8:-8].all()
 
 
 @pytest.mark.parametrize("stage", ["emotion", "disentangle", "alignment", "predictor"])

@@ -201,7 +201,7 @@ def test_networks_that_grow_answer_as_before(train_speech):
     small.landmark_predictor.components.normal_()
     fresh = {name: value.clone() for name, value in large.state_dict().items()}
     large.load_state_dict(train_speech.grown(small.state_dict(), fresh))
-    rows, neutral, emotion = torch.randn(1, 4 * 8 + 24, 12), torch.randn(1, 68, 2), torch.randn(1, 6, 8)
+    rows, neutral, emotion = torch.randn(1, 4 * 8 + 24, 18), torch.randn(1, 68, 2), torch.randn(1, 6, 8)
     with torch.no_grad():
         content = [model.content(rows, torch.zeros(12), torch.ones(12)) for model in (small, large)]
         torch.testing.assert_close(content[1], content[0])

@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 from scipy.fft import irfft, rfft
-from scipy.ndimage import uniform_filter1d
+from scipy.ndimage import uniform_filter, uniform_filter1d
 from scipy.signal import butter, sosfilt
 
 from hdtalk.audio_bands import (
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 __all__ = ["mfcc", "mfcc_windows", "num_video_frames", "read_audio", "read_speech", "silent_frames"]
 
 _PITCH_FRAME, _PITCH_FFT, _PITCH_MIN_HZ, _PITCH_MAX_HZ = 640, 1024, 60.0, 500.0
-_SWING_FRAME, _SWINGS_HZ = 1600, ((20, 30, 40, 50), (60, 70, 80, 90))  # roughness, slow and fast
+_SWING_FRAME, _SWINGS_HZ = 1600, ((20, 30, 40, 50), (60, 70))  # roughness, slow and fast; low voices begin at 85 Hz
 _SWING_BAND = butter(2, (300, 4000), "band", fs=SAMPLE_RATE, output="sos")
 _FORMATS = (
     "wav,w64,rf64,flac,mp3,mov,mp4,m4a,3gp,aac,ogg,opus,matroska,webm,aiff,au,caf,avi,mpegts,mpeg,flv,asf,amr,ac3,eac3"
@@ -208,14 +208,15 @@ def _above_noise_db(filtered: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 def _without_noise(filtered: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Filter energies `[rows, 26]` less the steady noise `[26]` under them: spectral subtraction of what it has above
-    the rounding floor, with the power averaged over three rows so that few tones of noise stay."""
+    the rounding floor, with the power averaged over three rows and filters so that few tones of noise stay."""
     config = AudioConfig()
     if len(filtered) < config.noise_min_duration_s * SAMPLE_RATE / ROW_SAMPLES:
         return filtered
     distance_db = _speech_level(_voice_band_db(filtered)) - _voice_band_db(noise[None])[0]
     low, high = config.noise_below_level_db
     noise = np.maximum(noise - ROUNDING_FLOOR, 0) * np.clip((distance_db - low) / (high - low), 0, 1)
-    power = uniform_filter1d(filtered, 3, axis=0, mode="nearest") + ROUNDING_FLOOR
+    power = uniform_filter(filtered, 3, mode="nearest") + ROUNDING_FLOOR
+    noise = uniform_filter1d(noise, 3, mode="nearest")
     return filtered * np.maximum(1 - config.noise_factor * noise / power, config.noise_least_gain)
 
 
@@ -231,8 +232,9 @@ def _pauses(energy_db: np.ndarray, level_db: float, above_noise_db: np.ndarray) 
     if level_db < config.silent_level_db:
         return np.ones(len(energy_db), bool)
     smooth = 10 * np.log10(np.convolve(10 ** (energy_db / 10), np.ones(3) / 3, mode="same"))
-    standing_out_db = _speech_level(above_noise_db) - config.pause_below_loud_db
-    noise_only = above_noise_db < min(config.pause_above_noise_db, standing_out_db)
+    standing_out_db = _speech_level(above_noise_db)
+    near_noise_db = np.clip(config.pause_above_noise * standing_out_db, *config.pause_above_noise_db)
+    noise_only = above_noise_db < min(near_noise_db, standing_out_db - config.pause_below_loud_db)
     quiet = np.concatenate([[False], noise_only | (smooth < level_db - config.pause_below_level_db), [False]])
     starts, ends = np.flatnonzero(np.diff(quiet.astype(int)) == 1), np.flatnonzero(np.diff(quiet.astype(int)) == -1)
     silent = np.zeros(len(energy_db), bool)
@@ -263,11 +265,15 @@ def _swings(frames: np.ndarray) -> np.ndarray:
     """Slow and fast roughness `[rows, 2]` of the rectified signal in frames of 100 ms: log10 of the squared depth to
     which it swings at the frequencies of each."""
     window = np.sin(np.pi * np.arange(_SWING_FRAME) / _SWING_FRAME) ** 2 * (2 / _SWING_FRAME)
-    turns = np.exp(2j * np.pi * np.arange(_SWING_FRAME)[:, None] * np.array(_SWINGS_HZ).ravel() / SAMPLE_RATE)
-    waves = np.concatenate([turns.real, turns.imag, np.ones((_SWING_FRAME, 1))], 1) * window[:, None]
-    found = frames.astype(np.float32) @ waves.astype(np.float32)
-    depth = 4 * (found[:, :-1] ** 2).reshape(len(frames), 2, 2, -1).sum((1, 3)) / (found[:, -1:] ** 2 + 1)
-    return np.log10(depth + 1e-3)
+    phase = 2j * np.pi * np.arange(_SWING_FRAME)[:, None] / SAMPLE_RATE
+    frames = frames.astype(np.float32)
+    mean = frames @ window.astype(np.float32)
+    depths = []
+    for swings_hz in _SWINGS_HZ:
+        waves = window[:, None] * np.exp(phase * np.array(swings_hz))
+        found = frames @ np.concatenate([waves.real, waves.imag], 1).astype(np.float32)
+        depths.append(4 * (found**2).sum(1) / (mean**2 + 1))
+    return np.log10(np.stack(depths, 1) + 1e-3)
 
 
 def _blocks_of(source, sample_rate: int) -> tuple[str, Iterator[np.ndarray]]:

@@ -63,12 +63,13 @@ class AudioConfig:
     max_duration_s: float = 3600.0
     silent_level_db: float = -75.0  # quieter recordings hold no speech
     pause_below_level_db: float = 36.0  # a pause is this much quieter than the speech ...
-    pause_above_noise_db: float = 1.5  # ... or hardly louder than the recording's steady noise ...
-    pause_below_loud_db: float = 2.0  # ... and so far from what the speech is above it
+    pause_above_noise: float = 0.15  # ... or this share of the way, in dB, from the recording's steady noise to it, ...
+    pause_above_noise_db: tuple[float, float] = (1.5, 6.0)  # ... but at least and at most so far above the noise ...
+    pause_below_loud_db: float = 2.0  # ... and so far below the speech
     min_pause_s: float = 0.14  # shorter gaps are the closures of stops
     noise_share: float = 0.05  # of the rows, the quietest ones, are taken for the recording's steady noise ...
-    noise_factor: float = 2.0  # ... so many times of which is subtracted from the power in every filter, ...
-    noise_least_gain: float = 0.1  # ... but this share of it stays
+    noise_factor: float = 1.5  # ... so many times of which is subtracted from the power in every filter, ...
+    noise_least_gain: float = 0.05  # ... but this share of it stays
     noise_min_duration_s: float = 1.0  # shorter recordings do not show what their noise is,
     noise_below_level_db: tuple[float, float] = (1.0, 2.0)  # nor do those without quieter rows: not at all, fully
 
@@ -161,7 +162,8 @@ class StitchConfig:
 class SpeechConfig:
     """Landmarks from speech."""
 
-    emotion_span_s: float = 3.0  # the voice's emotion is averaged over this long, pauses left out
+    emotion_span_s: float = 3.0  # the voice's emotion is averaged over this long, pauses left out, ...
+    emotion_whole_s: float = 2.0  # and over the whole recording, which counts as so much more speech
     shot_emotion: bool = True  # emotion that the shot's own voice has too is on the person's face already
     strength: float = 1.0  # factor on the displacements
     own_words: float = 0.5  # share of the person's habit that the new words get: of what the shot's own words,

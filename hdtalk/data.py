@@ -65,7 +65,7 @@ class SpeechFeatures:
     """What the speech stages need to know of a recording, one row per 10 ms (row r covers 10 r ... 10 r + 25 ms).
     `mfcc` float32 [rows,12]: coefficients 1 to 12; `prosody` float32 [rows,6]: log2(pitch / 150 Hz) or 0, voicing in
     [0,1], energy against the speech level in units of 20 dB, harmonicity in [0,1], slow and fast roughness (log10 of
-    the squared depth to which the loudness swings at 20 to 50 and at 60 to 90 Hz, -3 or more); `silent` bool [rows]:
+    the squared depth to which the loudness swings at 20 to 50 and at 60 to 70 Hz, -3 or more); `silent` bool [rows]:
     pauses; `silent_row` float32 [12]: the MFCC of digital silence; `num_samples` at 16 kHz; `level_db`: level of the
     speech in dBFS, voice band; `above_noise_db`: how far it stands out of the recording's steady noise."""
 

@@ -323,7 +323,7 @@ class Run:
                 inputs["shot"] = f"{self.video_hash} {self.first} {self.num_source}"
                 if self.emotion_from is not None:
                     inputs["emotion_from"] = file_hash(self.emotion_from)
-                stage = self.job.stage("speech", inputs=inputs, config=self.config.speech, version=5)
+                stage = self.job.stage("speech", inputs=inputs, config=self.config.speech, version=6)
                 if not stage.complete:
                     stage.save(0, {"landmarks_px": self._predict_landmarks(source_px)})
                     stage.finish()

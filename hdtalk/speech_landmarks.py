@@ -252,8 +252,8 @@ def _emotion_track(model, speech, emotion, emotion_from, config: SpeechConfig) -
     low, high = (index - reach).clamp(min=0), (index + reach + 1).clamp(max=len(sums))
     weight = number[high] - number[low]
     everywhere = sums.sum(0) / frames.sum() if frames.sum() > 0 else model.emotion_codes[EMOTIONS.index("neutral")]
-    # a stretch with little speech leans on the whole recording
-    return (total[high] - total[low] + 4 * everywhere) / (weight + 4)[:, None]
+    whole = config.emotion_whole_s * STRETCH_FPS
+    return (total[high] - total[low] + whole * everywhere) / (weight + whole)[:, None]
 
 
 @torch.no_grad()

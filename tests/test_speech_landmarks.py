@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_speech import TINY_SPEECH
 
+from hdtalk import speech_landmarks
 from hdtalk.audio import read_shot_speech, read_speech
 from hdtalk.config import SpeechConfig
 from hdtalk.data import SpeechFeatures
@@ -301,3 +302,14 @@ def test_lips_meet_less_where_noise_covers_the_words(model):
         speech = replace(features(0.16), above_noise_db=above_noise_db)
         stream = DisplacementStream(model, speech, neutral_landmarks(), model.emotion_codes[:1], config)
         np.testing.assert_allclose(stream.at((np.arange(4) + 0.5) / 25)[2], share)
+
+
+def test_the_emotion_follows_the_voice_and_leans_on_the_whole_recording(model, monkeypatch):
+    first, second = named_code(model, "happy"), named_code(model, "sad")
+    sums = 12 * torch.stack([first] * 10 + [second] * 10)
+    monkeypatch.setattr(speech_landmarks, "voice_codes", lambda model, speech: (sums, np.full(20, 12.0)))
+    config = SpeechConfig(emotion_span_s=1.0, emotion_whole_s=36 / 25)  # three half seconds, and as much of the whole
+    codes = speech_landmarks._emotion_track(model, features(10), None, None, config)
+    torch.testing.assert_close(codes[5], 0.75 * first + 0.25 * second)
+    torch.testing.assert_close(codes[15], 0.25 * first + 0.75 * second)
+    torch.testing.assert_close(codes[9], 7 / 12 * first + 5 / 12 * second)

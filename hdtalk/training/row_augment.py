@@ -180,13 +180,15 @@ def _without_noise(bands: torch.Tensor, noise: torch.Tensor, floor: torch.Tensor
     distance_db = 10 * (_loud_level(bands[..., VOICE_BAND].sum(-1)) / noise[:, 0, VOICE_BAND].sum(-1)).log10()
     low, high = config.noise_below_level_db
     trust = ((distance_db - low) / (high - low)).clamp(0, 1)
-    noise = (noise - floor).clamp(min=0) * trust[:, None, None]
-    return bands * (1 - config.noise_factor * noise / (_smooth(bands, 3) + floor)).clamp(min=config.noise_least_gain)
+    noise = _smooth(((noise - floor).clamp(min=0) * trust[:, None, None]).transpose(1, 2), 3).transpose(1, 2)
+    power = _smooth(_smooth(bands, 3).transpose(1, 2), 3).transpose(1, 2) + floor
+    return bands * (1 - config.noise_factor * noise / power).clamp(min=config.noise_least_gain)
 
 
-def _smooth(bands: torch.Tensor, rows: int) -> torch.Tensor:
-    padded = functional.pad(bands.transpose(1, 2), (rows // 2, rows // 2), mode="replicate")
-    return functional.avg_pool1d(padded, rows, 1).transpose(1, 2)
+def _smooth(values: torch.Tensor, length: int) -> torch.Tensor:
+    """Mean over so many neighbours along the middle dimension."""
+    padded = functional.pad(values.transpose(1, 2), (length // 2, length // 2), mode="replicate")
+    return functional.avg_pool1d(padded, length, 1).transpose(1, 2)
 
 
 def _pauses(energy_db: torch.Tensor, above_noise_db: torch.Tensor) -> torch.Tensor:
@@ -195,8 +197,9 @@ def _pauses(energy_db: torch.Tensor, above_noise_db: torch.Tensor) -> torch.Tens
     config = AudioConfig()
     power = 10 ** (energy_db / 10)
     smooth = 10 * functional.avg_pool1d(power[:, None], 3, 1, 1, count_include_pad=True)[:, 0].clamp(min=1e-9).log10()
-    standing_out_db = 10 * _loud_level(10 ** (above_noise_db / 10)).log10()[:, None] - config.pause_below_loud_db
-    noise_only = above_noise_db < standing_out_db.clamp(max=config.pause_above_noise_db)
+    standing_out_db = 10 * _loud_level(10 ** (above_noise_db / 10)).log10()[:, None]
+    near_noise_db = (config.pause_above_noise * standing_out_db).clamp(*config.pause_above_noise_db)
+    noise_only = above_noise_db < torch.minimum(near_noise_db, standing_out_db - config.pause_below_loud_db)
     quiet = noise_only | (smooth < -config.pause_below_level_db)
     length = int(config.min_pause_s * 100) | 1  # odd, so that a run of this many rows survives as it is
     shrunk = -functional.max_pool1d(-quiet[:, None].float(), length, 1, length // 2)

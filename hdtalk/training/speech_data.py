@@ -18,11 +18,12 @@ from hdtalk.models.speech import EMOTIONS
 from hdtalk.store import temporary
 from hdtalk.training.mead import Clip, read_landmarks
 from hdtalk.training.sound_augment import worsen
-from hdtalk.windows import SILENT_PROSODY, num_video_frames
+from hdtalk.windows import num_video_frames
 
 logger = logging.getLogger(__name__)
 
 FPS = 25
+ANALYSIS = 2  # changes with what read_speech makes of a recording
 TURN_PRIOR = 0.02  # sum of squares of turns, in face units, from which on they are believed
 
 
@@ -112,7 +113,7 @@ def _sounds(actor: str, clips: list[Clip], cache: Path, versions: int, seed: int
 
 def _content_hash(clips: list[Clip], versions: int, seed: int) -> str:
     """Of all that an actor's features depend on; recordings by their path, size and time."""
-    facts: list[Any] = [len(SILENT_PROSODY), versions, seed]
+    facts: list[Any] = [ANALYSIS, versions, seed]
     for clip in clips:
         if clip.audio is not None:
             status = clip.audio.stat()

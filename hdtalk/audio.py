@@ -6,7 +6,7 @@ A file is decoded, resampled and analysed block by block: what stays in memory i
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -116,17 +116,36 @@ def mfcc(signal: np.ndarray) -> np.ndarray:
     return coefficients
 
 
+class _Frames:
+    """Frames of a growing signal, around the rows' centres; what `analyse` makes of them is kept, row by row."""
+
+    def __init__(self, length: int, analyse: Callable[[np.ndarray], np.ndarray]):
+        self.length, self.analyse = length, analyse
+        self.samples = np.zeros((length - FRAME_SAMPLES) // 2)
+        self.rows: list[np.ndarray] = []
+
+    def add(self, samples: np.ndarray) -> None:
+        self.samples = np.append(self.samples, samples)
+
+    def num_complete(self) -> int:
+        return (len(self.samples) - self.length) // ROW_SAMPLES + 1
+
+    def consume(self, num_rows: int) -> None:
+        self.rows.append(self.analyse(_frames(self.samples[: (num_rows - 1) * ROW_SAMPLES + self.length], self.length)))
+        self.samples = self.samples[num_rows * ROW_SAMPLES :]
+
+
 class _Analysis:
     """Consumes float blocks in [-1,1] at 16 kHz; keeps per-row filter-bank energies, pitch and roughness only."""
 
     def __init__(self):
-        self.num_samples = 0
+        self.num_samples = self.num_rows = 0
         self._last = 0.0
-        self._emphasised = np.zeros(0)
-        self._plain = np.zeros((_PITCH_FRAME - FRAME_SAMPLES) // 2)  # all frames share the rows' centres
-        self._loudness = np.zeros((_SWING_FRAME - FRAME_SAMPLES) // 2)
+        self._emphasised = _Frames(FRAME_SAMPLES, lambda frames: _filterbank(frames)[0])
+        self._plain = _Frames(_PITCH_FRAME, _pitch)
+        self._loudness = _Frames(_SWING_FRAME, _swings)
+        self._signals = (self._emphasised, self._plain, self._loudness)
         self._band_state = np.zeros((len(_SWING_BAND), 2))
-        self._filtered, self._pitch, self._swings = [], [], []
 
     def add(self, block: np.ndarray) -> None:
         signal = block.astype(np.float64) * INT16
@@ -135,21 +154,18 @@ class _Analysis:
         previous = np.append(self._last if self.num_samples else 0.0, signal[:-1])
         self._last = signal[-1]
         self.num_samples += len(signal)
-        self._emphasised = np.append(self._emphasised, signal - PREEMPHASIS * previous)
-        self._plain = np.append(self._plain, signal)
+        self._emphasised.add(signal - PREEMPHASIS * previous)
+        self._plain.add(signal)
         band, self._band_state = sosfilt(_SWING_BAND, signal, zi=self._band_state)
-        self._loudness = np.append(self._loudness, np.abs(band))
-        self._consume((len(self._emphasised) - FRAME_SAMPLES) // ROW_SAMPLES + 1)
+        self._loudness.add(np.abs(band))
+        self._consume(min(frames.num_complete() for frames in self._signals))
 
     def finish(self) -> SpeechFeatures:
-        done = sum(map(len, self._filtered))
-        num_rows = 1 + max(0, -(-(self.num_samples - FRAME_SAMPLES) // ROW_SAMPLES)) - done
-        if num_rows > 0:
-            tail = (0, _SWING_FRAME + num_rows * ROW_SAMPLES)
-            self._emphasised, self._plain = np.pad(self._emphasised, tail), np.pad(self._plain, tail)
-            self._loudness = np.pad(self._loudness, tail)
-            self._consume(num_rows)
-        filtered, pitch, swings = map(np.concatenate, (self._filtered, self._pitch, self._swings))
+        left = 1 + max(0, -(-(self.num_samples - FRAME_SAMPLES) // ROW_SAMPLES)) - self.num_rows
+        for frames in self._signals:
+            frames.add(np.zeros(frames.length + left * ROW_SAMPLES))
+        self._consume(left)
+        filtered, pitch, swings = (np.concatenate(frames.rows) for frames in self._signals)
         # The spectrum of 16-bit rounding noise as floor: digital silence looks like a quiet room, not like zeros.
         floor = ROUNDING_FLOOR
         noise = _steady_noise(filtered)
@@ -161,21 +177,14 @@ class _Analysis:
         level_db, standing_out_db = _speech_level(energy_db), _speech_level(above_noise_db)
         energy = np.clip((energy_db - level_db) / 20, -3, 1.5)[:, None]
         prosody = np.concatenate([pitch[:, :2], energy, pitch[:, 2:], swings], -1).astype(np.float32)
-        silent = _pauses(energy_db, level_db, above_noise_db)
+        silent = _pauses(energy_db, level_db, above_noise_db, standing_out_db)
         return SpeechFeatures(rows, prosody, silent, silent_row, self.num_samples, level_db, standing_out_db)
 
     def _consume(self, num_rows: int) -> None:
-        # The frame of roughness reaches furthest ahead: hold rows back until it is complete.
-        num_rows = min(num_rows, (len(self._loudness) - _SWING_FRAME) // ROW_SAMPLES + 1)
-        if num_rows < 1:
-            return
-        used = (num_rows - 1) * ROW_SAMPLES
-        self._filtered.append(_filterbank(_frames(self._emphasised[: used + FRAME_SAMPLES], FRAME_SAMPLES))[0])
-        self._pitch.append(_pitch(_frames(self._plain[: used + _PITCH_FRAME], _PITCH_FRAME)))
-        self._swings.append(_swings(_frames(self._loudness[: used + _SWING_FRAME], _SWING_FRAME)))
-        self._emphasised = self._emphasised[num_rows * ROW_SAMPLES :]
-        self._plain = self._plain[num_rows * ROW_SAMPLES :]
-        self._loudness = self._loudness[num_rows * ROW_SAMPLES :]
+        if num_rows > 0:
+            for frames in self._signals:
+                frames.consume(num_rows)
+            self.num_rows += num_rows
 
 
 def _frames(signal: np.ndarray, length: int) -> np.ndarray:
@@ -226,13 +235,13 @@ def _speech_level(energy_db: np.ndarray) -> float:
     return float(10 * np.log10(np.mean(10 ** (loud / 10))))
 
 
-def _pauses(energy_db: np.ndarray, level_db: float, above_noise_db: np.ndarray) -> np.ndarray:
-    """Rows in pauses: far quieter than the speech or hardly above the noise, for at least `min_pause_s`."""
+def _pauses(energy_db: np.ndarray, level_db: float, above_noise_db: np.ndarray, standing_out_db: float) -> np.ndarray:
+    """Rows in pauses: far quieter than the speech at `level_db`, or hardly above the noise that it stands out of by
+    `standing_out_db`, for at least `min_pause_s`."""
     config = AudioConfig()
     if level_db < config.silent_level_db:
         return np.ones(len(energy_db), bool)
     smooth = 10 * np.log10(np.convolve(10 ** (energy_db / 10), np.ones(3) / 3, mode="same"))
-    standing_out_db = _speech_level(above_noise_db)
     near_noise_db = np.clip(config.pause_above_noise * standing_out_db, *config.pause_above_noise_db)
     noise_only = above_noise_db < min(near_noise_db, standing_out_db - config.pause_below_loud_db)
     quiet = np.concatenate([[False], noise_only | (smooth < level_db - config.pause_below_level_db), [False]])

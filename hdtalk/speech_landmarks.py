@@ -32,12 +32,12 @@ from hdtalk.face_units import (
 )
 from hdtalk.models.speech import EMOTIONS, SpeechModel
 from hdtalk.windows import (
-    SILENT_PROSODY,
     STRETCH_FPS,
     STRETCH_ROWS,
     WINDOW_ROWS,
     exact_fps,
     num_video_frames,
+    silence_row,
     silent_frames,
     stretch_of_rows,
 )
@@ -146,7 +146,7 @@ class DisplacementStream:
     def _pause(self, code: torch.Tensor, num_frames: int = 50) -> np.ndarray:
         """Displacement `[68,2]` in this emotion after so many frames of silence."""
         num_rows = STRETCH_ROWS * (num_frames + self.reach - 1) + WINDOW_ROWS
-        silence = np.repeat(np.concatenate([self.speech.silent_row, SILENT_PROSODY])[None], num_rows, 0)
+        silence = np.repeat(silence_row(self.speech)[None], num_rows, 0)
         return self._predict(silence, code.expand(num_frames, -1))[0][-1]
 
     def _predict(self, rows: np.ndarray, emotion: torch.Tensor, state=None, margin: int = 0):

@@ -40,8 +40,12 @@ def stretch_of_rows(speech: SpeechFeatures, num_frames: int, start: int = 0) -> 
     beyond = ((index < 0) | (index >= len(speech.mfcc)))[:, None]
     index = np.clip(index, 0, len(speech.mfcc) - 1)
     rows = np.concatenate([speech.mfcc[index], speech.prosody[index]], -1)
-    silence = np.concatenate([speech.silent_row, SILENT_PROSODY])
-    return np.where(beyond, silence, rows).astype(np.float32, copy=False)
+    return np.where(beyond, silence_row(speech), rows).astype(np.float32, copy=False)
+
+
+def silence_row(speech: SpeechFeatures) -> np.ndarray:
+    """Float32 `[18]`: MFCC and prosody of digital silence, as beyond the ends of the speech."""
+    return np.concatenate([speech.silent_row, SILENT_PROSODY])
 
 
 def silent_frames(

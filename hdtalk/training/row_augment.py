@@ -66,7 +66,7 @@ class RowAugment:
         heard = torch.where(noisy[:, None, None], _without_noise(bands, noise, floor), bands) + floor
         total = heard[..., VOICE_BAND].sum(-1)
         new_energy = (total / _loud_level(total)[:, None] + 1e-9).log10() / 2  # in 20 dB
-        pitch, voicing, harmonicity = self._voicing(rows[..., 12:14], rows[..., 15], ratio)
+        pitch, voicing, harmonicity = self._voicing(rows[..., 12], rows[..., 13], rows[..., 15], ratio)
         prosody = torch.stack([pitch, voicing, new_energy.clamp(-3, 1.5), harmonicity], -1)
         worse = torch.cat([heard.log() @ self.basis.T, prosody, self._roughness(rows[..., 16:], ratio, in_room)], -1)
         chosen = _chosen(n, amount, device)[:, None]
@@ -142,17 +142,17 @@ class RowAugment:
         return bands * torch.exp(-loss * chosen[:, None])[:, None]
 
     @staticmethod
-    def _voicing(pitch_voicing, harmonicity, ratio):
+    def _voicing(pitch, voicing, harmonicity, ratio):
         """Noise hides the period: the peak of the autocorrelation shrinks with the share of speech."""
-        pitch, voicing = pitch_voicing.unbind(-1)
         kept = ((harmonicity * ratio - 0.15) / 0.3).clamp(0, 1)
         kept = torch.where(ratio > 0.98, voicing, torch.minimum(kept, voicing))
         return torch.where(kept > 0.3, pitch, 0.0), kept, harmonicity * ratio
 
-    def _roughness(self, roughness, ratio, in_room):
+    @staticmethod
+    def _roughness(roughness, ratio, in_room):
         """Noise fills the dips of the loudness and has some of its own, a room's echoes fill them, fast ones more."""
-        device = roughness.device
-        left = 1 - in_room[:, None] * torch.rand(len(roughness), 2, device=device) * torch.tensor([0.6, 0.9]).to(device)
+        most = torch.tensor([0.6, 0.9], device=roughness.device)  # of slow and of fast ones
+        left = 1 - in_room[:, None] * torch.rand(len(roughness), 2, device=roughness.device) * most
         depth = (10**roughness - 1e-3) * (ratio[..., None] * left[:, None]) ** 2 + 0.02 * (1 - ratio[..., None]) ** 2
         return (depth + 1e-3).log10()
 
@@ -171,7 +171,7 @@ def _steady_noise(bands: torch.Tensor) -> torch.Tensor:
 
 def _above_noise_db(bands: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """How far rows `[N, R, 26]` stand out of the noise `[N, 1, 26]`, `[N, R]`, as for a recording."""
-    return 10 * (_smooth(bands, 5) / noise)[..., VOICE_BAND].mean(-1).log10()
+    return 10 * (_smooth(bands, 5, 1) / noise)[..., VOICE_BAND].mean(-1).log10()
 
 
 def _without_noise(bands: torch.Tensor, noise: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
@@ -180,15 +180,16 @@ def _without_noise(bands: torch.Tensor, noise: torch.Tensor, floor: torch.Tensor
     distance_db = 10 * (_loud_level(bands[..., VOICE_BAND].sum(-1)) / noise[:, 0, VOICE_BAND].sum(-1)).log10()
     low, high = config.noise_below_level_db
     trust = ((distance_db - low) / (high - low)).clamp(0, 1)
-    noise = _smooth(((noise - floor).clamp(min=0) * trust[:, None, None]).transpose(1, 2), 3).transpose(1, 2)
-    power = _smooth(_smooth(bands, 3).transpose(1, 2), 3).transpose(1, 2) + floor
+    noise = _smooth((noise - floor).clamp(min=0) * trust[:, None, None], 1, 3)
+    power = _smooth(bands, 3, 3) + floor
     return bands * (1 - config.noise_factor * noise / power).clamp(min=config.noise_least_gain)
 
 
-def _smooth(values: torch.Tensor, length: int) -> torch.Tensor:
-    """Mean over so many neighbours along the middle dimension."""
-    padded = functional.pad(values.transpose(1, 2), (length // 2, length // 2), mode="replicate")
-    return functional.avg_pool1d(padded, length, 1).transpose(1, 2)
+def _smooth(bands: torch.Tensor, num_rows: int, num_filters: int) -> torch.Tensor:
+    """`[N, R, 26]`, each the mean over so many rows and filters around it."""
+    rows, filters = num_rows // 2, num_filters // 2
+    padded = functional.pad(bands[:, None], (filters, filters, rows, rows), mode="replicate")
+    return functional.avg_pool2d(padded, (num_rows, num_filters), 1)[:, 0]
 
 
 def _pauses(energy_db: torch.Tensor, above_noise_db: torch.Tensor) -> torch.Tensor:

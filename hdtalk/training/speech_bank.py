@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from hdtalk.training.speech_data import FPS, Take
-from hdtalk.windows import SILENT_PROSODY, STRETCH_ROWS, WINDOW_ROWS, centre_rows
+from hdtalk.windows import STRETCH_ROWS, WINDOW_ROWS, centre_rows, silence_row
 
 FARTHEST = 2.5  # from a face's middle, face units: of a head turned by some 60 degrees
 
@@ -23,7 +23,7 @@ class SpeechBank:
         self.silent = torch.from_numpy(np.concatenate([s.silent for s in sounds])).to(device)
         self.num_rows, self.first_row = self._spans([len(s.mfcc) for s in sounds])
         self.level_db = self._on([s.level_db for s in sounds])
-        self.silent_row = self._on(np.concatenate([sounds[0].silent_row, SILENT_PROSODY]))
+        self.silent_row = self._on(silence_row(sounds[0]))
         self.num_sounds, self.first_sound = self._spans([len(take.sounds) for take in takes])
         shown = [take.displacement for take in takes]
         self.frame_counts = np.array([0 if d is None else len(d) for d in shown])

@@ -166,20 +166,17 @@ def test_noise_is_taken_out_of_rows_as_out_of_recordings():
         swell * rng.uniform(0.2, 1, (300, 26)) + rng.uniform(0.05, 0.1, 26) * rng.gamma(8, 1 / 8, (300, 26))
     )
     bands = torch.from_numpy(energies).float()[None]
-    noise, above = (
-        row_augment._steady_noise(bands),
-        row_augment._above_noise_db(bands, row_augment._steady_noise(bands)),
-    )
-    np.testing.assert_allclose(noise[0, 0], audio._steady_noise(energies), rtol=1e-3)
-    above_db = audio._above_noise_db(energies, audio._steady_noise(energies))
+    noise, steady = row_augment._steady_noise(bands), audio._steady_noise(energies)
+    np.testing.assert_allclose(noise[0, 0], steady, rtol=1e-3)
+    above, above_db = row_augment._above_noise_db(bands, noise), audio._above_noise_db(energies, steady)
     np.testing.assert_allclose(above[0], above_db, atol=1e-2)
     freed = row_augment._without_noise(bands, noise, torch.from_numpy(ROUNDING_FLOOR).float())[0].numpy()
-    np.testing.assert_allclose(freed, audio._without_noise(energies, audio._steady_noise(energies)), rtol=1e-3)
+    np.testing.assert_allclose(freed, audio._without_noise(energies, steady), rtol=1e-3)
     assert freed[swell[:, 0] == 0].mean() < 0.3 * energies[swell[:, 0] == 0].mean()
     energy_db = 10 * np.log10(energies[:, audio.VOICE_BAND].sum(-1))
     energy_db -= audio._speech_level(energy_db)
     pauses = row_augment._pauses(torch.from_numpy(energy_db).float()[None], above)[0].numpy()
-    expected = audio._pauses(energy_db, 0.0, above_db)
+    expected = audio._pauses(energy_db, 0.0, above_db, audio._speech_level(above_db))
     assert 0.1 < expected.mean() < 0.7 and (pauses == expected)[8:-8].all()
 
 

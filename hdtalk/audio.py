@@ -313,14 +313,17 @@ _TOO_LONG = "the audio is longer than {:.0f} minutes. Cut it into parts and edit
 def _decode(path: Path) -> Iterator[np.ndarray]:
     """Yields float32 mono blocks at 16 kHz, about a second each. Raises InputError."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file. Expected an audio file, or a video with sound.")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {what}. Expected an audio file, or a video with sound.")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty. Expected an audio file, or a video with sound.")
     options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
     try:
         container = av.open(f"file:{path.resolve()}", options=options)
     except (av.FFmpegError, ValueError, UnicodeError) as error:
-        raise InputError(f"{path}: not a readable audio or video file ({_reason(error)}).") from error
+        raise InputError(
+            f"{path}: not a readable audio or video file ({_reason(error)}). Expected wav, flac, mp3, m4a or ogg."
+        ) from error
     with container:
         if not has_sound(container):
             what = "sound that can be decoded" if container.streams.audio else "sound"

@@ -473,16 +473,18 @@ def emotion(video, speech, interp, steps, at_s, job, resume, settings, dry_run, 
     hdtalk emotion talk.mp4 speech.wav --interp calm.wav:angry.wav
     """
     from hdtalk import pipeline
-    from hdtalk.emotion_strip import interpolate_emotion, output_of
+    from hdtalk.emotion_strip import check_moment, interpolate_emotion, output_of
 
     options = _given(options, settings)
+    if job or not resume:
+        raise UsageError("hdtalk emotion makes two runs, each with its own job; --job and --restart are for edit.")
     if dry_run:
         named, others = options.get("output"), [speech, options.get("track")]
         options["output"] = output_of(video, interp, named, options.get("overwrite", False), others)
-        _show_plan(pipeline.plan_edit(video, speech, **options), as_json)
-        return click.echo("the strip takes one more inversion, of a single frame", err=True)
-    if job or not resume:
-        raise UsageError("hdtalk emotion makes two runs, each with its own job; --job and --restart are for edit.")
+        plan = pipeline.plan_edit(video, speech, **options)
+        if at_s is not None:
+            check_moment(at_s, len(plan.order), float(plan.info.fps))
+        return _show_plan(plan, as_json)
     with _stage_bars() as progress:
         result = interpolate_emotion(video, speech, interp, steps=steps, at_s=at_s, progress=progress, **options)
     if as_json:

@@ -51,13 +51,13 @@ def run_demo(
 ) -> DemoResult:
     """Edits a sample shot (the first by default) to the words of its true second take; writes everything into `out`.
 
-    An earlier demo's files are replaced. `options` go to `edit_video`. Raises InputError for an unknown shot,
-    UsageError where a video of its name is no demo's, and what `edit_video` raises.
+    An earlier demo's files are replaced. `options` go to `edit_video`. Raises UsageError for an unknown shot and
+    where a video of its name is no demo's, and what `edit_video` raises.
     """
     shots = sample_shots()
     name = shot or next(iter(shots))
     if name not in shots:
-        raise InputError(f"no sample shot called {name}; there are {', '.join(shots)}.")
+        raise UsageError(f"no sample shot called {name}; there are {', '.join(shots)}.")
     output = out / f"{name}.mp4"
     ours = output.with_suffix(".json").is_file() or is_claimed(folder_beside(output), output)
     if output.exists() and not ours:

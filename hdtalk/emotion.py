@@ -13,7 +13,7 @@ SPAN_FRAMES = 12  # about half a second
 
 def parse_emotion(text: str) -> tuple[str, float]:
     """`happy` or `happy:0.6` -> name and intensity 0..1. Raises UsageError for anything else."""
-    name, _, intensity = text.strip().lower().partition(":")
+    name, colon, intensity = text.strip().lower().partition(":")
     known = {
         **{emotion: emotion for emotion in EMOTIONS},
         "disgust": "disgusted",
@@ -21,7 +21,7 @@ def parse_emotion(text: str) -> tuple[str, float]:
         "surprise": "surprised",
     }
     try:
-        value = float(intensity) if intensity else 1.0
+        value = float(intensity) if colon else 1.0
     except ValueError:
         value = -1.0
     if name not in known or not 0 <= value <= 1:

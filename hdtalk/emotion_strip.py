@@ -181,14 +181,22 @@ def _note(manifest: Path, **emotion: Any) -> None:
     write_atomically(manifest, (json.dumps(content | {"emotion": emotion}, indent=1) + "\n").encode())
 
 
+def check_moment(at_s: float, num_frames: int, fps: float) -> int:
+    """The output frame shown at `at_s`. Raises UsageError where the result has none."""
+    frame = round(at_s * fps) if np.isfinite(at_s) else -1
+    if not 0 <= frame < num_frames:
+        raise UsageError(f"--at {at_s:g}: no frame there; the result lasts {num_frames / fps:.2f} s.")
+    return frame
+
+
 def _moment(landmarks_px: np.ndarray, shown: np.ndarray, fps: float, at_s: float | None) -> int:
     """The output frame of the strip. Raises UsageError when the wanted one does not show the face, InputError when none
     does."""
     count = len(landmarks_px)
     if at_s is not None:
-        wanted = round(at_s * fps)
-        if not 0 <= wanted < count or not shown[wanted]:
-            raise UsageError(f"--at {at_s:g}: no frame with the face there; the speech lasts {count / fps:.2f} s.")
+        wanted = check_moment(at_s, count, fps)
+        if not shown[wanted]:
+            raise UsageError(f"--at {at_s:g}: no frame with the face there. Choose another moment.")
         return wanted
     opening = np.linalg.norm(landmarks_px[:, 66] - landmarks_px[:, 62], axis=-1)
     middle = np.flatnonzero(shown[count // 4 : max(count // 4 + 1, count - count // 4)]) + count // 4

@@ -29,7 +29,7 @@ from typing import TextIO
 
 import numpy as np
 
-from hdtalk.errors import DISK_FULL, InputError, ResourceError, Stopped, UsageError
+from hdtalk.errors import DISK_FULL, HDTalkError, InputError, ResourceError, Stopped, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _OWN_FILE = re.compile(r"stage\.json|\d{6,}\.safetensors|\.(stage\.json|\d{6,}\.
 class Job:
     """A job folder that this process holds the lock of; `restart` names the stages to forget. Use as a context manager.
 
-    Raises `ResourceError` when another run holds the folder (naming it), `InputError` when the folder cannot be made.
+    Raises `HDTalkError` when another run holds the folder (naming it), `InputError` when the folder cannot be made.
     """
 
     def __init__(self, folder: str | Path, *, restart: Collection[str] = ()):
@@ -65,7 +65,7 @@ class Job:
             lock.close()
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            raise ResourceError(
+            raise HDTalkError(
                 f"{self.folder}: in use by {holder}. Wait for it, stop it, or give this run its own --job DIR."
             ) from error
         lock.seek(0)

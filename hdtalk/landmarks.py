@@ -86,8 +86,9 @@ def speak_shot(
     features = audio.read_speech(speech)
     info = media.probe(video, config.media)
     models = weights.load_bundle(bundle, device)
-    if emotion:
-        parse_emotion(emotion)  # before the long part
+    if emotion:  # both before the long part
+        parse_emotion(emotion)
+    other = None if emotion_from is None else audio.read_speech(emotion_from, warn=False)
     known_px = read_landmarks(track)
     first, stop = used_frames(info, config)
     if known_px is None:
@@ -100,7 +101,7 @@ def speak_shot(
     order = frame_order(stop - first, wanted, config.audio_longer, config.audio_shorter)
     source_px = face.landmarks_px[order]
     spoken_px = predict_landmarks(
-        features, source_px, info.fps, model=models.speech, emotion=emotion, emotion_from=emotion_from,
+        features, source_px, info.fps, model=models.speech, emotion=emotion, emotion_from=other,
         shot_speech=audio.read_shot_speech(video, float(first / info.fps), float(stop / info.fps)),
         config=config.speech,
     )  # fmt: skip

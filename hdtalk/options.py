@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hdtalk.config import PAPER, EditConfig
@@ -31,7 +31,7 @@ CHOICES = {
     "optimise.target_heatmaps": ("gaussian", "shifted"),
     "stitch.region": ("auto", "face", "head", "lower"),
 }
-NOT_NEGATIVE = ("seed", "trim_start", "trim_end")
+NOT_NEGATIVE = ("seed", "trim_start", "trim_end", "speech.strength", "speech.own_words")
 NOT_NEGATIVE_WORDS = {"steps", "passes", "patience", "rate", "crf", "lambda"}  # a name's first or last
 POSITIVE = ("crop.scale", "faces.box_reference", "faces.refine_scale", "media.audio_bitrate_per_channel")
 HIGHEST = {"media.crf": 63}
@@ -68,10 +68,11 @@ def _set(config: EditConfig, name: str, value: Any) -> EditConfig:
     owner = getattr(config, group, None) if group else config
     if not dataclasses.is_dataclass(owner) or key not in {f.name for f in dataclasses.fields(owner)}:
         known = [f.name for f in dataclasses.fields(owner if dataclasses.is_dataclass(owner) else config)]
-        raise UsageError(f"unknown option {name!r}. Known{f' in {group}' if group else ''}: {', '.join(known)}.")
+        where = f" in {group}" if group and dataclasses.is_dataclass(owner) else ""
+        raise UsageError(f"unknown option {name!r}. Known{where}: {', '.join(known)}.")
     default = getattr(owner, key)
     if dataclasses.is_dataclass(default):
-        raise UsageError(f"option {name!r} holds several settings; give them as a mapping or as {name}.NAME.")
+        raise UsageError(f"option {name!r} holds several settings; give each as {name}.NAME.")
     value = _checked(name, value, default)
     return _with(config, group, {key: value}) if group else dataclasses.replace(config, **{key: value})
 
@@ -89,6 +90,12 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         if str(value).lower() not in truth:
             raise UsageError(f"{name}: {value!r} is neither true nor false.")
         return truth[str(value).lower()]
+    if isinstance(default, tuple):
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, Sequence) or len(parts) != len(default):
+            example = ",".join(str(part) for part in default)
+            raise UsageError(f"{name}: {value!r}: expected {len(default)} numbers, as in {example}.")
+        return tuple(_checked(name, part, one) for part, one in zip(parts, default, strict=True))
     try:
         number = isinstance(default, int) and not isinstance(value, str)
         if number and (isinstance(value, bool) or int(value) != value):

@@ -93,13 +93,14 @@ def estimate_seconds(bundle, config: EditConfig, num_source: int, num_output: in
     each = optimise.warm_steps if optimise.joint and (anchors or optimise.latent_space == "shot") else optimise.steps
     each += optimise.free_steps if optimise.joint and optimise.latent_space == "shot" else 0
     steps = each * num_output + anchors * optimise.steps
+    borders = stitch.steps / 20 if stitch.border_threshold > 0 else stitch.steps * 1.4  # most are good without tuning
     return {
-        "faces": 0.06 * num_source,
+        "faces": 0.1 * num_source,
         "inversion": step
         * (num_source * (invert.refine_steps + 1) + invert.shared_steps * invert.batch_size + tuned * 1.4),
         "optimisation": follow * steps,
-        "stitching": step * (2 + stitch.steps / 2) * num_output,
-        "writing": 0.06 * num_output,
+        "stitching": step * (1 + borders) * num_output,
+        "writing": 0.08 * num_output,
     }
 
 

@@ -731,7 +731,9 @@ def read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:
                 array = np.load(file, allow_pickle=False)
                 array = array if isinstance(array, np.ndarray) else array["landmarks_px"]
         except Exception as error:  # a damaged file can break the parsers in any way
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = "no array has that name" if isinstance(error, KeyError) else "not NumPy's format, or damaged"
+            if isinstance(error, OSError) and error.strerror:
+                raise InputError(f"{name}: cannot be read ({error.strerror}).") from error
             raise InputError(
                 f"{name}: no landmarks in it ({reason}). Expected .npz with landmarks_px [T,68,2]."
             ) from error
@@ -783,15 +785,20 @@ def _background_db(audio_mix: str) -> float | None:
 def _look_for_faces(
     video: Path, first: int, stop: int, bundle: Bundle, config: EditConfig, looks: int = 5
 ) -> list[str]:
-    """A note on how many of a few frames show a face. Raises `InputError` when none does."""
-    found = 0
+    """Notes on how many of a few frames show a face. Raises `InputError` when none does."""
+    found, most = 0, 0
     places = np.unique(np.linspace(first, stop - 1, looks).round().astype(int))
     for place in places:
         frame = next(media.read_frames(video, int(place), int(place) + 1, config.media))
-        found += len(bundle.detector.detect(frame[None])[0]) > 0
+        most = max(most, count := len(bundle.detector.detect(frame[None])[0]))
+        found += count > 0
     if not found:
         raise InputError(f"{video}: no face in the {len(places)} frames looked at. Expected one talking head.")
-    return [f"a face was found in {found} of the {len(places)} frames looked at"]
+    notes = [f"a face was found in {found} of the {len(places)} frames looked at"]
+    index = face_landmarks.check_face(config.faces.face)
+    if len(index) == 1 and not 0 <= index[0] < most:
+        notes.append(f"--face {config.faces.face}: none of them shows more than {most}; the leftmost is 0")
+    return notes
 
 
 def _beside(output: Path, ending: str, suffix: str | None = None) -> Path:

@@ -75,13 +75,15 @@ def predict_landmarks(
     person's habit: what predicted landmarks constantly miss. And the emotion that a new voice has in common with it is
     on the face already and does not come on top (a chosen one does). Brows, lids and nose keep the person's own motion
     and get the emotion's on top.
-    Raises InputError for landmarks that are empty or not finite."""
+    Raises InputError for landmarks that are empty or not finite, and for a frame rate that is no rate."""
     config = config or SpeechConfig()
     landmarks_px = np.asarray(landmarks_px, np.float32)
     if landmarks_px.ndim != 3 or landmarks_px.shape[1:] != (68, 2) or not len(landmarks_px):
         raise InputError(f"landmarks: expected [T,68,2] with T >= 1, got {list(landmarks_px.shape)}.")
     if not np.isfinite(landmarks_px).all():
         raise InputError("landmarks: some are NaN or infinite. Interpolate the frames without a face first.")
+    if not 0 < float(fps) < float("inf"):
+        raise InputError(f"fps: {fps}; expected frames per second, more than 0.")
     local, _ = to_face_units(landmarks_px)
     neutral, calm_frames = neutral_face(local, config.neutral_share, config.neutral_within)
     turn = _turned if config.carry else _aligned

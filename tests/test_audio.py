@@ -232,7 +232,7 @@ BAD = {
     "three_hours": (three_hours, "longer than 60 minutes"),
     "text": (lambda path: path.write_text("not sound\n" * 50), "not a readable"),
     "missing": (lambda path: None, "no such file"),
-    "folder": (lambda path: path.mkdir(), "no such file"),
+    "folder": (lambda path: path.mkdir(), "is a folder"),
 }
 
 

@@ -8,6 +8,7 @@ import subprocess
 import wave
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from clips import write_clip
 from hdtalk import media
 from hdtalk.cli import _stage_bars, hdtalk
 from hdtalk.job import Job
+from hdtalk.options import resolve
+from hdtalk.run import _look_for_faces
 
 QUICK = [
     *(
@@ -166,6 +169,7 @@ ARGUMENTS = {
     "recording of the emotion missing": (["--emotion-from", "gone.wav"], 3),
     "no such bundle": (["--bundle", "nowhere"], 4),
     "landmarks missing": (["--landmarks", "nothing.npz"], 3),
+    "emotion without its intensity": (["--emotion", "happy:"], 2),
     "landmarks of the wrong kind": (["--landmarks", "speech.wav"], 3),
     "track of another length": (["--track", "short.npz"], 3),
 }
@@ -239,7 +243,7 @@ def test_no_face_and_a_face_lost_on_the_way(edit, here, monkeypatch):
 
 def test_busy_job(edit, here):
     with Job("out.mp4.job"):
-        one_line(edit(), 5, "out.mp4.job", str(os.getpid()))
+        one_line(edit(), 1, "out.mp4.job", str(os.getpid()))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -363,6 +367,18 @@ def test_dry_run_writes_nothing(edit, here, monkeypatch):
     result = edit("--dry-run")
     assert result.exit_code == 0 and contents(here) == before
     assert "10 frames" in result.stdout and "memory" in result.stdout and "time" in result.stdout
+
+
+@pytest.mark.parametrize(("face", "noted"), [("largest", False), ("0", False), ("5", True), ("-1", True)])
+def test_a_wanted_face_beyond_those_seen_is_noted(here, face, noted):
+    class OneFace:
+        def detect(self, frames):
+            return [np.array([[10, 10, 40, 40, 0.9]])] * len(frames)
+
+    config = resolve({"face": face})
+    notes = _look_for_faces(Path("shot.mp4"), 0, 10, SimpleNamespace(detector=OneFace()), config)
+    assert "in 5 of the 5 frames" in notes[0]
+    assert any(f"--face {face}" in note for note in notes) == noted
 
 
 def test_inversion_of_a_later_part_keeps_its_sound(here, tiny_bundle_folder):

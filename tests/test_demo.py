@@ -3,7 +3,7 @@
 import pytest
 
 from hdtalk.demo import run_demo, sample_shots
-from hdtalk.errors import InputError, UsageError
+from hdtalk.errors import UsageError
 
 
 def test_a_video_that_no_demo_made_is_not_replaced(tmp_path):
@@ -16,6 +16,6 @@ def test_a_video_that_no_demo_made_is_not_replaced(tmp_path):
 
 
 def test_an_unknown_shot_is_named_with_those_that_there_are(tmp_path):
-    with pytest.raises(InputError, match=f"no sample shot called zoe; there are {', '.join(sample_shots())}"):
+    with pytest.raises(UsageError, match=f"no sample shot called zoe; there are {', '.join(sample_shots())}"):
         run_demo(tmp_path / "out", "zoe")
     assert not (tmp_path / "out").exists()

@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from hdtalk import weights
 from hdtalk.audio import read_speech
+from hdtalk.cli import hdtalk
 from hdtalk.data import FaceTrack
 from hdtalk.emotion import SPAN_FRAMES, named_code
 from hdtalk.emotion_strip import interpolate_emotion, moving_codes, parse_ends
@@ -116,6 +118,19 @@ def test_a_run_writes_video_strip_and_landmarks(speaking_bundle, tiny_shot, tmp_
         run()
     with pytest.raises(UsageError, match="--at 9: no frame .* lasts 0.40 s"):
         run(at_s=9, overwrite=True)
+
+
+def test_a_dry_run_refuses_what_the_run_would(speaking_bundle, tiny_shot, tmp_path):
+    video, track, speech = tiny_shot
+    np.savez(tmp_path / "track.npz", landmarks_px=track)
+    given = ["emotion", str(video), str(speech), "--track", str(tmp_path / "track.npz"), "--dry-run"]
+    given += ["--bundle", str(speaking_bundle), "-o", str(tmp_path / "out.mp4")]
+    for arguments, hint in ((["--at", "9"], "lasts 0.40 s"), (["--at", "nan"], "--at"), (["--job", "a.job"], "--job")):
+        refused = CliRunner().invoke(hdtalk, given + arguments)
+        assert refused.exit_code == 2 and hint in refused.output
+    planned = CliRunner().invoke(hdtalk, [*given, "--at", "0.2"])
+    assert planned.exit_code == 0 and "10 frames" in planned.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["track.npz"]
 
 
 def test_a_stop_before_the_video_leaves_nothing_in_the_way(speaking_bundle, tiny_shot, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hdtalk.errors import InputError, ResourceError, Stopped, UsageError
+from hdtalk.errors import HDTalkError, InputError, ResourceError, Stopped, UsageError
 from hdtalk.job import Job, array_hash, file_hash, fingerprint, stoppable, write_atomically
 from hdtalk.run import STAGES
 
@@ -158,8 +158,9 @@ def test_second_run_is_told_who_holds_the_job_and_a_dead_holder_is_no_obstacle(t
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
     try:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ResourceError, match=f"process {holder.pid} "), Job(folder):
+        with pytest.raises(HDTalkError, match=f"process {holder.pid} ") as refused, Job(folder):
             pass
+        assert refused.value.exit_code == 1  # neither memory nor disk ran out
     finally:
         holder.kill()
         holder.wait()

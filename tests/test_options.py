@@ -58,7 +58,11 @@ def test_short_names_reach_their_stage():
         ({"presets": "fast"}, "presets"),
         ({"preset": "slow"}, "fast, paper"),
         ({"optimise.step": 3}, "in optimise"),
-        ({"nothing.step": 3}, "nothing.step"),
+        ({"nothing.step": 3}, "'nothing.step'. Known: preset"),
+        ({"speech.lips_heard_db": "14"}, "2 numbers, as in 14.0,24.0"),
+        ({"speech.lips_heard_db": "14,loud"}, "number"),
+        ({"speech.own_words_heard": (0.3, float("nan"))}, "finite"),
+        ({"speech.strength": -5}, "0 or more"),
         ({"optimise": 3}, "optimise.NAME"),
         ({"optimise.steps": "many"}, "number"),
         ({"audio_longer": "stretch"}, "pingpong, loop, freeze, trim"),
@@ -79,6 +83,8 @@ def test_mistakes_are_named(options, hint):
 
 def test_settings_of_the_speech_reach_the_run():
     assert resolve({"speech.strength": "0.5"}).speech.strength == 0.5
+    for pair in ("10,20", [10, 20], ("10", 20.0)):
+        assert resolve({"speech.lips_heard_db": pair}).speech.lips_heard_db == (10.0, 20.0)
     assert resolve({"speech": {"shot_emotion": False}}).speech.shot_emotion is False
     assert resolve({}).speech.carry and not resolve({"preset": "paper"}).speech.carry
     with pytest.raises(UsageError, match="speech"):

@@ -9,7 +9,7 @@ import pytest
 
 from hdtalk import media
 from hdtalk.data import FaceTrack
-from hdtalk.errors import InputError, ResourceError, Stopped, UsageError
+from hdtalk.errors import HDTalkError, InputError, Stopped, UsageError
 from hdtalk.job import Job
 from hdtalk.pipeline import edit_video, invert_video, plan_edit
 from hdtalk.run import Run
@@ -234,7 +234,7 @@ def test_output_is_never_an_input_and_never_replaced_unasked(run, tiny_shot, tin
 
 
 def test_a_second_run_on_the_same_job_is_refused(run, tmp_path):
-    with Job(tmp_path / "out.mp4.job"), pytest.raises(ResourceError, match=f"process {os.getpid()}"):
+    with Job(tmp_path / "out.mp4.job"), pytest.raises(HDTalkError, match=f"process {os.getpid()}"):
         run()
 
 

@@ -21,13 +21,14 @@ class RowAugmentation:
     """Shares of items to which a change applies, and how far it goes."""
 
     quiet_share: float = 0.2  # of items that keep a clean background
-    snr_db: tuple[float, float] = (-2.0, 32.0)  # in the voice band, after pre-emphasis: 10 dB of white noise is about 3
+    snr_db: tuple[float, float] = (-2.0, 32.0)  # in the voice band, after pre-emphasis: 10 dB of white noise is about 4
     babble_share: float = 0.25  # of the noisy ones: other items of the batch as background
     band_share: float = 0.25
     room_share: float = 0.4
     equaliser_db: float = 4.0
     gain_db: float = 8.0
     tract: float = 0.1  # deviation of the log factor on frequencies
+    snr_skew: float = 1.6  # 1: any ratio is as likely; above: the lower ones, which take more learning, come more often
 
 
 class RowAugment:
@@ -109,14 +110,16 @@ class RowAugment:
         are noisy now `[N]`."""
         settings, (n, length, _), device = self.settings, bands.shape, bands.device
         low, high = settings.snr_db
-        snr_db = low + (high - low) * torch.rand(n, device=device)
+        snr_db = low + (high - low) * torch.rand(n, device=device) ** settings.snr_skew
         quiet = _chosen(n, settings.quiet_share, device)
         snr_db = torch.where(quiet, 90.0, snr_db)
         colour = (self.hertz / 1000) ** (-2 * torch.rand(n, 1, device=device) * _chosen(n, 0.5, device)[:, None])
         shape = self.floor * colour
         shape = shape / shape[:, VOICE_BAND].sum(-1, keepdim=True)
-        scatter = 1 + torch.randn(n, length, 26, device=device) / self.bins.sqrt()
-        noise = shape[:, None] * scatter.abs().clamp(min=0.02)
+        # powers scatter as gamma variates do (cube of Wilson and Hilferty)
+        spread = 1 / self.bins.sqrt()
+        scatter = (1 - spread**2 / 9 + spread / 3 * _field(n, length, device)).clamp(min=0.1) ** 3
+        noise = shape[:, None] * scatter
         swell = functional.interpolate(torch.randn(n, 1, 8, device=device), length, mode="linear")[:, 0]
         noise = noise * torch.exp(0.7 * swell * _chosen(n, 0.3, device)[:, None])[..., None]
         others = bands.roll(1, 0)
@@ -124,9 +127,7 @@ class RowAugment:
         added = torch.where(babble[:, None, None], others, noise)
         added = added * 10 ** (-torch.where(babble, snr_db.clamp(min=8), snr_db) / 10)[:, None, None]
         # waves add, not powers: they cancel or help each other
-        cross = (
-            2 * (bands * added).sqrt() * torch.randn(n, length, 26, device=device).clamp(-1, 1) / self.bins.sqrt() * 0.6
-        )
+        cross = 1.3 * (bands * added).sqrt() * _field(n, length, device).clamp(-2, 2) * spread
         mixed = torch.maximum(bands + added + cross, 0.05 * (bands + added))
         # the pitch is found in magnitudes of the whole spectrum, without pre-emphasis
         magnitudes = [(x / self.floor).sqrt() @ self.bins for x in (bands, mixed)]
@@ -167,6 +168,14 @@ def _steady_noise(bands: torch.Tensor) -> torch.Tensor:
     count = max(1, int(AudioConfig().noise_share * bands.shape[1]))
     quietest = loudness.topk(count, dim=1, largest=False).indices
     return bands.gather(1, quietest[..., None].expand(-1, -1, bands.shape[2])).mean(1, keepdim=True)
+
+
+def _field(n: int, length: int, device) -> torch.Tensor:
+    """Normal variates `[n, length, 26]`, as alike as the powers of noise are in neighbouring rows, which share 15 of
+    their 25 ms (correlation 0.5), and in neighbouring filters, which share half their width (0.27)."""
+    near = torch.tensor([0.3, 1, 0.3], device=device)[:, None] * torch.tensor([0.14, 1, 0.14], device=device)
+    near = near / near.norm()
+    return functional.conv2d(torch.randn(n, 1, length + 2, 28, device=device), near[None, None])[:, 0]
 
 
 def _above_noise_db(bands: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:

@@ -349,7 +349,7 @@ class PredictorTask(SpeechTask):
         takes = torch.from_numpy(chosen).to(self.device)
         start = bank.draw_starts(chosen, CROP_FRAMES, rng)
         starts, sounds = torch.from_numpy(start).to(self.device), bank.draw_sounds(takes)
-        rows, speaking = self.hear(bank, sounds, starts, CROP_FRAMES, 0.6)
+        rows, speaking = self.hear(bank, sounds, starts, CROP_FRAMES, 0.7)
         truth, neutral = bank.truth(takes, starts, CROP_FRAMES), bank.neutral[takes].unflatten(-1, (68, 2))
         neutral = neutral + 0.01 * torch.randn_like(neutral)
         code = self._codes(takes, rows, speaking)
@@ -360,7 +360,7 @@ class PredictorTask(SpeechTask):
         with torch.no_grad():
             taught, _ = self._predict(*clean, neutral, code)
         self.model.train()
-        losses["noise"] = 0.5 * sum(displacement_losses(predicted, taught).values())
+        losses["noise"] = sum(displacement_losses(predicted, taught).values())
         if self.alignment is not None:
             losses["aligned"] = 100 * self._aligned_loss(chosen, start, neutral, predicted, rng)
         found = self.adversary(content, self.adversary_weight)

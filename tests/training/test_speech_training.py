@@ -180,6 +180,26 @@ def test_noise_is_taken_out_of_rows_as_out_of_recordings():
     assert 0.1 < expected.mean() < 0.7 and (pauses == expected)[8:-8].all()
 
 
+def test_noise_scatters_over_rows_and_filters_as_white_noise_does(monkeypatch):
+    rng = np.random.default_rng(7)
+    measured, _ = audio._filterbank(audio._frames(rng.normal(size=160 * 4000 + 400), 400))
+    torch.manual_seed(7)
+    monkeypatch.setattr(row_augment, "_chosen", lambda n, share, device: torch.zeros(n, dtype=torch.bool))
+    augment = RowAugment(torch.device("cpu"), RowAugmentation(snr_db=(0, 0)))
+    made = augment._noisy(torch.full((1, 4000, 26), 1e-9))[0][0].double().numpy()
+    for energies in (measured, made):
+        energies /= energies.mean(0)
+    for filters in (slice(3, 12), slice(12, 26)):
+        real, drawn = (energies[:, filters] - 1 for energies in (measured, made))
+        assert drawn.std(0).mean() == pytest.approx(real.std(0).mean(), rel=0.2)
+        for rows, over in ((1, 0), (0, 1)):
+            likeness = []
+            for part in (real, drawn):
+                first = part[: len(part) - rows, : part.shape[1] - over]
+                likeness.append((first * part[rows:, over:]).mean() / (part**2).mean())
+            assert likeness[1] == pytest.approx(likeness[0], abs=0.1)
+
+
 @pytest.mark.parametrize("stage", ["emotion", "disentangle", "alignment", "predictor"])
 def test_every_stage_learns_and_repeats_itself(takes, tmp_path, stage):
     def run(folder):

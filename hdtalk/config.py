@@ -174,8 +174,8 @@ class SpeechConfig:
     # False: the alignment network turns every predicted face itself, as published, and smooths small lip motion
     turn_prior: float = 0.02  # the network says how a face turns until the shot's poses have this sum of squares, in
     # face units; from then on the shot's own landmarks do
-    lips_meet_below: float = 0.075  # gap in face units: predictions shy away from contact, small gaps are closed ...
-    lips_free_above: float = 0.098  # ... and those above this are left alone,
+    lips_meet_below: float = 0.055  # gap in face units: predictions shy away from contact, small gaps are closed ...
+    lips_free_above: float = 0.095  # ... and those above this are left alone,
     lips_dip: float = 0.01  # if the gap is this much wider before and after, ...
     lips_dip_s: float = 0.16  # ... within this time: lips that stay nearly closed murmur, lips that dip say p, b or m
     lips_heard_db: tuple[float, float] = (14.0, 24.0)  # how far the speech stands out of noise: not closed so, fully

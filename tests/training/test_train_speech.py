@@ -217,8 +217,11 @@ def test_impossible_requests_are_refused_at_the_start(train_speech, corpus, tmp_
     assert result.exit_code == 2 and "no splits.json" in result.output
     result = run(train_speech, corpus, tmp_path / "out", "--export")
     assert result.exit_code == 2 and "holds no training" in result.output
-    result = run(train_speech, corpus, tmp_path / "out", "--halfway", *ONE_STEP)
-    assert result.exit_code == 2 and "began from nothing" in result.output
+    other = tmp_path / "other.safetensors"
+    for content, hint in ((b"no weights", "damaged"), (None, "not a speech model of this --size")):
+        other.write_bytes(content) if content else save_file({"weight": torch.zeros(2)}, other)
+        result = run(train_speech, corpus, tmp_path / "out", "--average-with", str(other), *ONE_STEP)
+        assert result.exit_code == 3 and hint in result.output
     assert not (tmp_path / "out").exists()
     result = CliRunner().invoke(load_script("measure_speech").main, ["--data", str(corpus)])
     assert result.exit_code == 3 and result.output.count("\n") == 1 and "no splits.json" in result.output
@@ -260,11 +263,11 @@ def test_two_processes_train_from_one_preparation(corpus, tmp_path, tiny_bundle_
             torch.testing.assert_close(other[network][name], state[name], rtol=0, atol=0, msg=f"{network}.{name}")
 
 
-def test_halfway_is_the_mean_of_start_and_end(train_speech, tmp_path):
+def test_the_mean_of_the_trained_weights_and_others(train_speech):
     model = torch.nn.BatchNorm1d(2)
-    before = {name: value + 2 for name, value in model.state_dict().items()}
-    save_file(before, tmp_path / "start.safetensors")
-    wanted = {name: value + 1 if value.is_floating_point() else value for name, value in model.state_dict().items()}
-    train_speech.go_halfway(model, tmp_path / "start.safetensors")
+    start, half_precision = ({name: value + by for name, value in model.state_dict().items()} for by in (2, 4))
+    half_precision = {name: value.half() for name, value in half_precision.items()}
+    wanted = {name: value + 2 if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    train_speech.average(model, [start, half_precision])
     for name, value in model.state_dict().items():
         assert torch.equal(value, wanted[name]), name

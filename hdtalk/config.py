@@ -115,7 +115,7 @@ class OptimiseConfig:
     lambda_feature_smooth: float = 0.1  # takes lambda_smooth's place there
     mouth_weight: float = 3.0  # a_i of equation (6)
     eyes_weight: float = 2.0
-    target_heatmaps: str = "shifted"  # the source frame's own maps, moved to the targets | gaussian
+    target_heatmaps: str = "shifted"  # the maps of the picture that the descent starts from, moved | gaussian
     sigma_cells: float = 1.0  # of the Gaussians, as in the landmark nets' training
     latent_space: str = "shot"  # shot: directions of the shot's own codes | whitened: of the generator's w | w+: free
     components: int = 80  # of the first two
@@ -125,16 +125,22 @@ class OptimiseConfig:
     optimiser: str = "l-bfgs"  # l-bfgs: each frame with its own curvature and step length | adam
     learning_rate: float = 0.1  # of Adam; of L-BFGS, the root mean square of a first step's coordinates
     cosine: bool = True  # Adam's rate falls to zero; otherwise it is constant
-    steps: int = 6
+    start_ridge: float = 0.1  # in the space of the shot, codes start where a regression over its frames puts them
+    start_scale: float = 0.045  # unit of its landmark distances, root of the summed squares, share of the crop's side
+    start_length: float = 1.2  # of its Gaussian kernel, in that unit
+    start_weight: float = 0.5  # of landmarks outside the mouth
+    start_reach: float = 1.5  # how far from the shot's mean face it goes, over the shot's own farthest frame
+    start_smooth_frames: float = 2.0  # sigma over what of the pivots landmarks do not explain; smoothness latent only
+    steps: int = 4
     warm_steps: int = 4  # for frames that start from solved ones
-    free_steps: int = 4  # of L-BFGS after those in the shot's space: on each layer of each code, free of the space
+    free_steps: int = 0  # of L-BFGS after those in the shot's space: on each layer of each code, free of the space
     free_rate: float = 0.01  # root mean square of the first one
     anchors: int = 16  # frames with unlike targets that are solved first; the others start from them; 0: none
     joint: bool = True  # all frames of a chunk at once, smooth to both sides; otherwise one after the other
     chunk_frames: int = 32
     batch_size: int = 4
     plateau: float = 2e-3  # a frame rests when its loss fell by less than this share over `patience` steps; 0: never
-    patience: int = 6
+    patience: int = 2
     perceptual_side: int = 256
 
 

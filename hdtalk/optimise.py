@@ -2,12 +2,11 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
 from hdtalk.config import OptimiseConfig
@@ -15,6 +14,7 @@ from hdtalk.descent import QuasiNewton, all_finite, cosine, frozen, in_batches, 
 from hdtalk.device import autocast
 from hdtalk.errors import UsageError
 from hdtalk.images import resize, shrink, to_images
+from hdtalk.landmark_codes import LandmarkCodes
 from hdtalk.latent_space import LatentSpace
 from hdtalk.losses.landmark import HEATMAP_SIDE, gaussian_heatmaps, landmark_loss, landmark_weights
 from hdtalk.losses.temporal import feature_distances, smoothness_loss
@@ -32,20 +32,23 @@ Progress = Callable[[int, int], None]  # frames done, of all
 class Frames:
     """Consecutive frames of one shot (or, for anchors, any frames) and where their landmarks shall go.
 
-    `crops`: uint8 `[n, 3, R, R]`; `pivots`: float32 `[n, num_ws, 512]`; `source_px`, `target_px`: landmarks of the
-    source and wanted ones, float32 `[n, 68, 2]`, pixels of the crop (pixel centres at whole numbers).
+    `crops`: uint8 `[n, 3, R, R]`; `pivots`: the codes that the descent starts from, float32 `[n, num_ws, 512]`;
+    `source_px`, `target_px`: landmarks of the source and wanted ones, float32 `[n, 68, 2]`, pixels of the crop (pixel
+    centres at whole numbers); `shown_px`: those that the pivots' pictures show, or None: the source's.
     """
 
     crops: np.ndarray
     pivots: torch.Tensor
     source_px: np.ndarray
     target_px: np.ndarray
+    shown_px: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.crops)
 
     def __getitem__(self, rows) -> "Frames":
-        return Frames(self.crops[rows], self.pivots[rows], self.source_px[rows], self.target_px[rows])
+        shown_px = None if self.shown_px is None else self.shown_px[rows]
+        return Frames(self.crops[rows], self.pivots[rows], self.source_px[rows], self.target_px[rows], shown_px)
 
     @property
     def displacements(self) -> np.ndarray:
@@ -74,6 +77,7 @@ def optimise_frames(
     *,
     start: torch.Tensor | None = None,
     before: torch.Tensor | None = None,
+    before_pivot: torch.Tensor | None = None,
     independent: bool = False,
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
@@ -81,22 +85,25 @@ def optimise_frames(
     """Minimises equation (5) over the codes of consecutive frames; the networks stay as they are.
 
     `start`: coordinates to start from (`config.warm_steps` steps then), else the pivots (`config.steps`).
-    `before`: the finished code of the frame before, `[num_ws, 512]`. `independent`: no smoothness (anchors).
+    `before`, `before_pivot`: the finished code of the frame before and the one it started from, `[num_ws, 512]`.
+    `independent`: no smoothness (anchors). The smoothness of equation (7) is that of the codes; where these start from
+    what the shot suggests (`frames.shown_px`), whose motion is right already, it is that of their ways from there.
 
     `config.joint`: all frames descend together and each pair of neighbours is coupled in both directions; a frame rests
     when its loss is on a plateau. Otherwise, as in the paper, one frame after the other, tied to the finished one
     before. In the space of the shot the descent ends with `config.free_steps` in W+, where each layer goes for itself.
-    The target heat maps H of equation (6) are the net's answer to the source frame with every landmark's map
-    moved from its source to its target place ("shifted": what the net gets wrong on this face cancels out), or
-    Gaussians at the target landmarks, of the width that the net was trained with ("gaussian"). A step that is not
-    finite is taken back and the step size halved.
+    The target heat maps H of equation (6) are the net's answer to the source frame, or to the picture that the
+    descent starts from, with every landmark's map moved from where it is there to its target place ("shifted": what
+    the net gets wrong on this face cancels out), or Gaussians at the target landmarks, of the width that the net was
+    trained with ("gaussian"). A step that is not finite is taken back and the step size halved.
     """
     steps = config.steps if start is None else config.warm_steps
     coordinates = space.zeros(len(frames), frames.pivots.device) if start is None else start.clone()
     networks = (generator, landmarker, perceptual)
     with frozen(*networks):
         if config.joint or independent:
-            descent = _Descent(networks, space, frames, config, dtype, None if independent else before, not independent)
+            given = networks, space, frames, config, dtype, None if independent else before, not independent
+            descent = _Descent(*given, before_pivot)
             solution = descent.run(coordinates, steps, progress)
             if config.free_steps and space.name == "shot" and not independent:
                 solution = descent.run_free(solution, progress)
@@ -117,28 +124,11 @@ def optimise_frames(
     )
 
 
-def shot_starts(
-    space: LatentSpace,
-    frames: Frames,
-    shot_px: np.ndarray,
-    shot_pivots: torch.Tensor,
-    neighbours: int = 4,
-    smooth_frames: float = 0.7,
-) -> torch.Tensor:
-    """Coordinates to start from: those of the shot's own frames whose mouth and pose are nearest to the target.
-
-    `shot_px` `[N, 68, 2]`, `shot_pivots` `[N, num_ws, 512]`: landmarks and pivots of frames of the same shot.
-    `smooth_frames`: sigma of a Gaussian over time, since neighbours may find different frames.
-    """
-    importance = np.full(68, 0.3, np.float32)
-    importance[3:14], importance[48:68] = 0.5, 1.0
-    wanted, there = ((points * importance[:, None]).reshape(len(points), -1) for points in (frames.target_px, shot_px))
-    side = frames.crops.shape[-1]
-    mean = _nearest_mean(wanted / side, there / side, shot_pivots.to(frames.pivots.device), neighbours)
-    coordinates = space.encode(mean - frames.pivots).cpu().numpy()
-    if smooth_frames > 0:
-        coordinates = gaussian_filter1d(coordinates, smooth_frames, axis=0, mode="nearest")
-    return torch.from_numpy(coordinates).to(frames.pivots.device)
+def shot_starts(codes: LandmarkCodes, frames: Frames, config: OptimiseConfig = DEFAULTS) -> Frames:
+    """The frames with the codes in their pivots' place that the shot's own frames suggest for the targets."""
+    smooth_frames = config.start_smooth_frames if config.smoothness == "latent" else 0.0
+    pivots, shown_px = codes.starts(frames.pivots, frames.source_px, frames.target_px, smooth_frames)
+    return replace(frames, pivots=pivots, shown_px=shown_px)
 
 
 def choose_anchors(displacements: np.ndarray, count: int) -> np.ndarray:
@@ -155,27 +145,26 @@ def warm_starts(
     displacements: np.ndarray, anchor_displacements: np.ndarray, anchor_coordinates: torch.Tensor, neighbours: int = 4
 ) -> torch.Tensor:
     """Coordinates for frames from those of the anchors with the most similar displacements (weights 1 / distance^2)."""
-    return _nearest_mean(displacements, anchor_displacements, anchor_coordinates, neighbours)
-
-
-def _nearest_mean(wanted: np.ndarray, there: np.ndarray, values: torch.Tensor, neighbours: int) -> torch.Tensor:
-    """Mean of `values` `[N, ...]` whose features `there` `[N, d]` are nearest to `wanted` `[n, d]` (1 / distance^2)."""
-    distances = np.linalg.norm(wanted[:, None] - there[None], axis=2)  # [n, N]
+    distances = np.linalg.norm(displacements[:, None] - anchor_displacements[None], axis=2)  # [n, anchors]
     nearest = np.argsort(distances, axis=1, kind="stable")[:, :neighbours]
     weights = 1 / (np.take_along_axis(distances, nearest, 1) + 1e-4) ** 2
     shares = torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
-    chosen = values[torch.from_numpy(nearest)]  # [n, neighbours, ...]
+    chosen = anchor_coordinates[torch.from_numpy(nearest)]  # [n, neighbours, ...]
     return torch.einsum("nk,nk...->n...", shares.to(chosen.device), chosen)
 
 
 class _Descent:
     """Joint descent on a set of frames: holds what does not change between steps."""
 
-    def __init__(self, networks, space, frames, config, dtype, before, coupled):
+    def __init__(self, networks, space, frames, config, dtype, before, coupled, before_pivot=None):
         self.generator, self.landmarker, self.perceptual = networks
         self.space, self.frames, self.config, self.dtype = space, frames, config, dtype
         self.before, self.coupled, self.free = before, coupled, False
         self.device = frames.pivots.device
+        self.way_before, self.home = before, torch.zeros_like(frames.pivots[:1])  # what the smoothness compares
+        if frames.shown_px is not None:
+            self.home = frames.pivots
+            self.way_before = None if before is None or before_pivot is None else before - before_pivot
         self.weights = landmark_weights(config.mouth_weight, config.eyes_weight).to(self.device)
         self.batch_size = roomy_batch(config.batch_size, self.device, frames.crops.shape[-1])
         side = frames.crops.shape[-1]
@@ -250,12 +239,12 @@ class _Descent:
         values = values.to(self.device)
         if self.coupled and config.smoothness == "latent" and config.lambda_smooth > 0:
             with torch.no_grad():
-                ws = self.frames.pivots + self.space.decode(coordinates)
-                pairs = config.lambda_smooth * ws.diff(dim=0).square().sum((1, 2))
+                ways = self.frames.pivots + self.space.decode(coordinates) - self.home
+                pairs = config.lambda_smooth * ways.diff(dim=0).square().sum((1, 2))
                 values[1:] += pairs / 2  # of every pair a half to each of the two
                 values[:-1] += pairs / 2
-                if self.before is not None:
-                    values[0] += config.lambda_smooth * (ws[0] - self.before).square().sum()
+                if self.way_before is not None:
+                    values[0] += config.lambda_smooth * (ways[0] - self.way_before).square().sum()
         return values, coordinates.grad
 
     def _adam(self, coordinates: torch.Tensor, steps: int, progress: Progress | None) -> Solution:
@@ -365,8 +354,8 @@ class _Descent:
             coordinates.grad = torch.zeros_like(coordinates)
             coordinates.grad[rows] = torch.cat([gradient for _, gradient in results])
         if backward and self.coupled and config.smoothness == "latent" and config.lambda_smooth > 0:
-            ws = self.frames.pivots + self.space.decode(coordinates)
-            smoothness = config.lambda_smooth * smoothness_loss(ws, self.before)
+            ways = self.frames.pivots + self.space.decode(coordinates) - self.home
+            smoothness = config.lambda_smooth * smoothness_loss(ways, self.way_before)
             if smoothness.requires_grad:
                 smoothness.backward()
         return values, coupling
@@ -383,17 +372,20 @@ class _Descent:
 
     def _target(self, image: torch.Tensor, row: int) -> torch.Tensor:
         """Heat maps that the generated frame shall have, [1, 68, 64, 64]."""
-        scale = LANDMARKER_SIDE / self.frames.crops.shape[-1]
-        source, target = (  # from pixel centres at whole numbers to the net's at whole numbers plus one half
+        frames, known = self.frames, ("gaussian", "shifted")
+        if self.config.target_heatmaps not in known:
+            raise UsageError(f"target_heatmaps {self.config.target_heatmaps!r}: unknown. Known: {', '.join(known)}.")
+        scale = LANDMARKER_SIDE / frames.crops.shape[-1]
+        there, target = (  # from pixel centres at whole numbers to the net's at whole numbers plus one half
             (torch.from_numpy(points[row : row + 1]).float().to(self.device) + 0.5) * scale
-            for points in (self.frames.source_px, self.frames.target_px)
+            for points in (frames.source_px if frames.shown_px is None else frames.shown_px, frames.target_px)
         )
         if self.config.target_heatmaps == "gaussian":
             return gaussian_heatmaps(target, LANDMARKER_SIDE, self.config.sigma_cells)
-        if self.config.target_heatmaps != "shifted":
-            raise UsageError(f"target_heatmaps {self.config.target_heatmaps!r}: unknown. Known: gaussian, shifted.")
+        if frames.shown_px is not None:
+            image = self.generator.synthesise(frames.pivots[row : row + 1])
         heatmaps = self.landmarker.heatmaps(resize(image, LANDMARKER_SIDE)).float()
-        return shift_heatmaps(heatmaps, (target - source) * (HEATMAP_SIDE / LANDMARKER_SIDE))
+        return shift_heatmaps(heatmaps, (target - there) * (HEATMAP_SIDE / LANDMARKER_SIDE))
 
 
 def shift_heatmaps(heatmaps: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:

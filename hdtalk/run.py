@@ -34,6 +34,7 @@ from hdtalk.job import (
     is_claimed,
     write_atomically,
 )
+from hdtalk.landmark_codes import LandmarkCodes
 from hdtalk.latent_space import latent_space
 from hdtalk.memory import keep_large_buffers
 from hdtalk.metrics.ssim import ssim
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 INVERSION_SCORES = ("encoder_psnr_db", "encoder_ssim", "encoder_lpips", "psnr_db", "ssim", "lpips")
 STAGES = ("faces", "crops", "encoding", "pivots", "tuning", "speech", "optimisation", "stitching")
 SHOT_SAMPLE = 512  # frames at most that stand for the shot's own codes
+CONTEXT_FRAMES = 8  # on either side of a chunk, for what is smoothed over time
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 PathLike = str | os.PathLike
@@ -347,6 +349,10 @@ class Run:
         )
         space = latent_space(bundle.generator, config, inversion.pivots[sample], self.config.seed)
 
+        codes = None
+        if config.joint and space.name == "shot":
+            codes = LandmarkCodes(shot_px, inversion.pivots[sample], crops.track.resolution, config)
+
         def frames(rows: np.ndarray) -> optimise.Frames:
             pivots = inversion.pivots[place[rows]].to(self.device)
             return optimise.Frames(crops.read(place[rows]), pivots, source_px[rows], target_px[rows])
@@ -359,7 +365,8 @@ class Run:
         }
         with self._timed("optimisation"):
             stage = self.job.stage("optimisation", inputs=inputs, config=config)
-            groups = _groups(outputs, targets.cuts, config.chunk_frames)
+            runs = _runs(outputs, targets.cuts)
+            groups = [part for run in runs for part in _split(run, config.chunk_frames)]
             solve = {"generator": inversion.generator, "landmarker": bundle.landmarker, "perceptual": bundle.perceptual}
             anchors, done, total = None, 0, len(outputs)
             displacements = ((target_px - source_px) / crops.track.resolution).reshape(len(outputs), -1)
@@ -376,19 +383,22 @@ class Run:
                 done = len(chosen)
             for number, rows in enumerate(groups, 1):
                 if number not in stage.chunks:
-                    before = None
-                    if number > 1 and rows[0] == groups[number - 2][-1] + 1 and outputs[rows[0]] not in targets.cuts:
-                        if outputs[rows[0]] == outputs[rows[0] - 1] + 1:
-                            before = torch.from_numpy(stage.load(number - 1)["ws"][-1]).to(self.device)
-                    start = None
-                    part = frames(rows)
+                    run = next(run for run in runs if run[0] <= rows[0] <= run[-1])
+                    around = _around(rows, run, 1 if codes is None else CONTEXT_FRAMES)
+                    first = int(rows[0] - around[0])
+                    start = before = before_pivot = None
+                    part = frames(around)
                     if anchors is not None:
                         start = optimise.warm_starts(displacements[rows], displacements[chosen], anchors)
-                    elif config.joint and space.name == "shot":
-                        start = optimise.shot_starts(space, part, shot_px, inversion.pivots[sample])
+                    elif codes is not None:
+                        part = optimise.shot_starts(codes, part, config)
+                    if first:
+                        before = torch.from_numpy(stage.load(number - 1)["ws"][-1]).to(self.device)
+                        before_pivot = part.pivots[first - 1]
                     solution = optimise.optimise_frames(
-                        **solve, space=space, frames=part, config=config, start=start, before=before,
-                        dtype=self.dtype, progress=self._part_of("optimisation", done, total),
+                        **solve, space=space, frames=part[first : first + len(rows)], config=config, start=start,
+                        before=before, before_pivot=before_pivot, dtype=self.dtype,
+                        progress=self._part_of("optimisation", done, total),
                     )  # fmt: skip
                     stage.save(number, {"ws": solution.ws.cpu().numpy(), **_loss_arrays(solution)})
                 done += len(rows)
@@ -709,10 +719,15 @@ def _loss_arrays(solution: optimise.Solution) -> dict[str, np.ndarray]:
     return {**{f"loss.{name}": values for name, values in solution.losses.items()}, "steps": solution.steps}
 
 
-def _groups(outputs: np.ndarray, cuts: tuple[int, ...], size: int) -> list[np.ndarray]:
-    """Rows of `outputs` in chunks of consecutive output frames that no cut parts."""
+def _runs(outputs: np.ndarray, cuts: tuple[int, ...]) -> list[np.ndarray]:
+    """Rows of `outputs` as runs of consecutive output frames that no cut parts."""
     breaks = [r for r in range(1, len(outputs)) if outputs[r] != outputs[r - 1] + 1 or int(outputs[r]) in cuts]
-    return [part for run in np.split(np.arange(len(outputs)), breaks) for part in _split(run, size)]
+    return np.split(np.arange(len(outputs)), breaks)
+
+
+def _around(rows: np.ndarray, run: np.ndarray, margin: int) -> np.ndarray:
+    """Consecutive rows and up to `margin` of their run on either side."""
+    return np.arange(max(rows[0] - margin, run[0]), min(rows[-1] + margin, run[-1]) + 1)
 
 
 def _split(rows: np.ndarray, size: int) -> list[np.ndarray]:

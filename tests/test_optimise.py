@@ -9,6 +9,7 @@ import torch
 from hdtalk import optimise
 from hdtalk.config import OptimiseConfig
 from hdtalk.errors import UsageError
+from hdtalk.landmark_codes import LandmarkCodes
 from hdtalk.latent_space import latent_space
 from hdtalk.losses.temporal import feature_distances
 from hdtalk.models.fan import heatmaps_to_landmarks
@@ -34,15 +35,33 @@ def solve(networks, frames, config=CONFIG, **options):
     return optimise.optimise_frames(*given, **options)
 
 
-def test_shot_starts_are_the_codes_of_the_frames_with_that_mouth(tiny_networks, tiny_crops, tiny_shot):
-    crops, _ = tiny_crops
-    shot_px = tiny_shot[1][:6].copy()
-    pivots = torch.randn(6, 8, 512, generator=torch.Generator().manual_seed(0))
-    space = latent_space(tiny_networks.generator, dataclasses.replace(CONFIG, latent_space="shot"), pivots)
+def test_starts_that_show_the_targets_leave_the_landmark_net_nothing_to_do(tiny_networks, tiny_crops, tiny_shot):
+    crops, ws = tiny_crops
+    shot_px = tiny_shot[1][:6] / 3
+    config = dataclasses.replace(CONFIG, target_heatmaps="shifted", start_ridge=1e-6, start_scale=0.2, steps=0)
+    codes = LandmarkCodes(shot_px, ws, crops.shape[-1], config)
     wanted = np.array([3, 0, 5])
-    frames = Frames(crops[:3], pivots[:3], shot_px[:3], shot_px[wanted])
-    started = frames.pivots + space.decode(optimise.shot_starts(space, frames, shot_px, pivots, smooth_frames=0))
-    torch.testing.assert_close(started, pivots[wanted], atol=0.02, rtol=0)
+    frames = Frames(crops[:3], ws[:3], shot_px[:3], shot_px[wanted])
+    started = optimise.shot_starts(codes, frames, dataclasses.replace(config, smoothness="none"))
+    torch.testing.assert_close(started.pivots, ws[wanted], atol=0.02, rtol=0)
+    np.testing.assert_allclose(started.shown_px, shot_px[wanted], atol=0.02)
+    assert torch.equal(frames.pivots, ws[:3])
+    there = solve(tiny_networks, started, config, independent=True).losses["landmarks"]
+    from_source = solve(tiny_networks, frames, config, independent=True).losses["landmarks"]
+    assert there.max() < 0.02 * from_source.mean()
+
+
+def test_the_smoothness_of_starts_is_that_of_the_ways_from_them(tiny_networks, frames):
+    config = dataclasses.replace(CONFIG, lambda_lpips=0.0, lambda_fan=0.0, lambda_smooth=1.0, lambda_mahalanobis=0.0)
+    started = dataclasses.replace(frames, shown_px=frames.target_px)
+    before = frames.pivots[:1] + 1.0
+    options = {"before": before[0], "before_pivot": before[0]}
+    torch.testing.assert_close(solve(tiny_networks, started, config, **options).ws, frames.pivots)
+    pulled = solve(tiny_networks, frames, config, **options).ws
+    assert pulled.diff(dim=0).norm() < 0.97 * frames.pivots.diff(dim=0).norm()
+    options["before_pivot"] = before[0] - 0.5  # the frame before went by a half: the first one is drawn after it
+    drawn = solve(tiny_networks, started, config, **options).ws
+    assert (drawn[0] - frames.pivots[0]).mean() > 0
 
 
 @pytest.mark.parametrize(("latent_space", "rate"), [("whitened", 0.1), ("w+", 0.005)])

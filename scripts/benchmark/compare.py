@@ -12,6 +12,7 @@ import torch
 from hdtalk import invert, optimise
 from hdtalk.config import EditConfig
 from hdtalk.images import to_crops
+from hdtalk.landmark_codes import LandmarkCodes
 from hdtalk.latent_space import latent_space
 
 from . import fast, plain, score
@@ -135,18 +136,7 @@ def fast_slice(sides: Sides, plan: Plan, prepared: Prepared) -> dict[str, float]
     timed("refine", lambda: invert.refine_pivots(*pair, frames.crops, pivots, settings, dtype), 1 / count)
     few, planned = _tuning_slice(settings), _tuning_steps(settings, total)
     made = timed("tune", lambda: _tune(sides, prepared, few), planned / few / total)
-    given = optimise.Frames(frames.crops, made.pivots, frames.source_px, frames.target_px)
-
-    def follow():
-        start = None
-        if config.optimise.joint and prepared.space.name == "shot":
-            start = optimise.shot_starts(prepared.space, given, frames.source_px, made.pivots)
-        return optimise.optimise_frames(
-            made.generator, networks.landmarker, networks.perceptual, prepared.space, given, config.optimise,
-            start=start, dtype=dtype,
-        )  # fmt: skip
-
-    solution = timed("optimise", follow, 1 / count)
+    solution = timed("optimise", lambda: _follow(sides, prepared, made), 1 / count)
     clock = fast.Clock(device)
     fast.stitch_shot(networks, made.generator, made.pivots, solution.ws, frames, config, device, dtype, clock)
     parts["stitch"] = clock.seconds["stitch"] / count
@@ -232,6 +222,17 @@ def _tune(sides: Sides, prepared: Prepared, steps: int) -> invert.Tuning:
     )  # fmt: skip
 
 
+def _follow(sides: Sides, prepared: Prepared, made: invert.Tuning) -> optimise.Solution:
+    networks, frames, config = sides.networks, prepared.frames, sides.fast.optimise
+    given = optimise.Frames(frames.crops, made.pivots, frames.source_px, frames.target_px)
+    if config.joint and prepared.space.name == "shot":
+        codes = LandmarkCodes(frames.source_px, made.pivots, frames.crops.shape[-1], config)
+        given = optimise.shot_starts(codes, given, config)
+    return optimise.optimise_frames(
+        made.generator, networks.landmarker, networks.perceptual, prepared.space, given, config, dtype=sides.dtype
+    )
+
+
 def _tuning_slice(settings) -> int:
     return max(1, settings.locality_every if settings.lambda_locality > 0 else 4)
 
@@ -289,18 +290,7 @@ def _fast_flops(sides: Sides, plan: Plan, prepared: Prepared) -> dict[str, float
             lambda: invert.shared_offset(*pair, prepared.pivots, lambda i: frames.crops[i], short, dtype)
         )
         flops += once * settings.shared_steps / total
-    given = optimise.Frames(frames.crops, made.pivots, frames.source_px, frames.target_px)
-    start = None
-    if sides.fast.optimise.joint and prepared.space.name == "shot":
-        start = optimise.shot_starts(prepared.space, given, frames.source_px, made.pivots)
-    following = count_flops(
-        lambda: kept.append(
-            optimise.optimise_frames(
-                made.generator, networks.landmarker, networks.perceptual, prepared.space, given, sides.fast.optimise,
-                start=start, dtype=dtype,
-            )
-        )
-    )  # fmt: skip
+    following = count_flops(lambda: kept.append(_follow(sides, prepared, made)))
     clock, ws = fast.Clock(sides.device), kept[1].ws
     stitching = count_flops(
         lambda: fast.stitch_shot(

@@ -9,6 +9,7 @@ import torch
 
 from hdtalk import invert, optimise, regions, stitch
 from hdtalk.config import EditConfig
+from hdtalk.landmark_codes import LandmarkCodes
 from hdtalk.latent_space import latent_space
 
 from .machine import now
@@ -101,21 +102,23 @@ def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, dev
     displacements = ((shot.target_px - shot.source_px) / shot.crops.shape[-1]).reshape(len(shot), -1)
     solve = {"generator": generator, "landmarker": networks.landmarker, "perceptual": networks.perceptual}
     solve |= {"space": space, "config": settings, "dtype": dtype}
+    whole = optimise.Frames(shot.crops, pivots, shot.source_px, shot.target_px)
+    if settings.joint and space.name == "shot":
+        codes = LandmarkCodes(shot.source_px[sample], pivots[sample], shot.crops.shape[-1], settings)
+        whole = optimise.shot_starts(codes, whole, settings)
     chosen, anchors = None, None
     if settings.joint and settings.anchors and space.name != "shot":
         chosen = optimise.choose_anchors(displacements, settings.anchors)
-        given = optimise.Frames(shot.crops[chosen], pivots[chosen], shot.source_px[chosen], shot.target_px[chosen])
-        anchors = optimise.optimise_frames(**solve, frames=given, independent=True).coordinates
-    before, ws, losses = None, [], []
+        anchors = optimise.optimise_frames(**solve, frames=whole[chosen], independent=True).coordinates
+    before, before_pivot, ws, losses = None, None, [], []
     for rows in _chunks(len(shot), settings.chunk_frames):
-        frames = optimise.Frames(shot.crops[rows], pivots[rows], shot.source_px[rows], shot.target_px[rows])
-        start = None
+        frames, start = whole[rows], None
         if anchors is not None:
             start = optimise.warm_starts(displacements[rows], displacements[chosen], anchors)
-        elif settings.joint and space.name == "shot":
-            start = optimise.shot_starts(space, frames, shot.source_px[sample], pivots[sample])
-        solution = optimise.optimise_frames(**solve, frames=frames, start=start, before=before)
-        before = solution.ws[-1]
+        solution = optimise.optimise_frames(
+            **solve, frames=frames, start=start, before=before, before_pivot=before_pivot
+        )
+        before, before_pivot = solution.ws[-1], frames.pivots[-1]
         ws.append(solution.ws)
         losses.append(solution.losses)
     clock.mark("optimise")

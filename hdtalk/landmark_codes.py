@@ -1,0 +1,67 @@
+"""What a shot says of its own codes: which code shows which landmarks, by kernel ridge regression over its frames."""
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.distance import cdist
+
+from hdtalk.config import OptimiseConfig
+
+DEFAULTS = OptimiseConfig()
+CONTEXT_SIGMAS = 3  # how far on either side smoothing looks, in its standard deviations
+
+
+class LandmarkCodes:
+    """Codes for landmarks, learned from the frames of one shot, for which both are known.
+
+    A linear and a Gaussian kernel over landmarks (`config.start_scale`, `config.start_length`) with ridge
+    `config.start_ridge`. Between and around the shot's own faces the answer is sharper and nearer to the truth than any
+    descent along a landmark net: it stays where the generator was tuned. It says itself which landmarks it believes to
+    show, so that a descent has only the rest to go. All of it in float64, on the CPU.
+
+    `shot_px`: float32 `[N, 68, 2]`, pixels of crops of `side`; `shot_pivots`: float32 `[N, num_ws, 512]`.
+    """
+
+    def __init__(self, shot_px: np.ndarray, shot_pivots: torch.Tensor, side: int, config: OptimiseConfig = DEFAULTS):
+        weights = np.full((68, 1), config.start_weight)
+        weights[48:] = 1.0
+        self._config, self._weights = config, weights / (side * config.start_scale)
+        self._code_shape = shot_pivots.shape[1:]
+        self._mean_px = shot_px.mean(0, dtype=np.float64)
+        self._known = self._features(shot_px)
+        self._farthest = np.linalg.norm(self._known, axis=1).max()
+        codes = shot_pivots.double().cpu().flatten(1).numpy()
+        self._mean_code = codes.mean(0)
+        wanted = np.concatenate([codes - self._mean_code, (shot_px - self._mean_px).reshape(len(shot_px), -1)], 1)
+        gram = self._kernel(self._known) + config.start_ridge * np.eye(len(shot_px))
+        self._answers = np.linalg.solve(gram, wanted)  # [N, num_ws * 512 + 136]
+
+    def starts(
+        self, pivots: torch.Tensor, source_px: np.ndarray, target_px: np.ndarray, smooth_frames: float
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """Codes to start from, float32 `[n, num_ws, 512]`, and the landmarks they are believed to show, `[n, 68, 2]`.
+
+        `pivots`, `source_px`: of the consecutive frames that shall show `target_px`. What of a pivot its landmarks do
+        not explain (light, gaze, and chance) stays, smoothed over time by a Gaussian of `smooth_frames`: the chance
+        would flicker. Targets further from the shot's mean face than `config.start_reach` times its farthest frame are
+        drawn in to there."""
+        source, target = self._features(source_px), self._features(target_px)
+        reach = self._config.start_reach * self._farthest
+        target *= np.minimum(1, reach / np.linalg.norm(target, axis=1).clip(1e-9))[:, None]
+        size = self._mean_code.size
+        found = self._kernel(target) @ self._answers
+        explained = self._kernel(source) @ self._answers[:, :size]
+        rest = pivots.double().cpu().flatten(1).numpy() - explained
+        if smooth_frames > 0:
+            rest = gaussian_filter1d(rest, smooth_frames, axis=0, mode="nearest", truncate=CONTEXT_SIGMAS)
+        codes = torch.from_numpy((found[:, :size] + rest).astype(np.float32))
+        shown_px = (found[:, size:].reshape(-1, 68, 2) + self._mean_px).astype(np.float32)
+        return codes.reshape(-1, *self._code_shape).to(pivots.device), shown_px
+
+    def _features(self, landmarks_px: np.ndarray) -> np.ndarray:
+        """Distances from the shot's mean face, the mouth's whole and the others' by `start_weight`, `[n, 136]`."""
+        return ((landmarks_px - self._mean_px) * self._weights).reshape(len(landmarks_px), -1)
+
+    def _kernel(self, features: np.ndarray) -> np.ndarray:
+        squared = cdist(features, self._known, "sqeuclidean")
+        return features @ self._known.T + np.exp(-squared / (2 * self._config.start_length**2))

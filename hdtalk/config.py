@@ -130,17 +130,19 @@ class OptimiseConfig:
     start_length: float = 1.2  # of its Gaussian kernel, in that unit
     start_weight: float = 0.5  # of landmarks outside the mouth
     start_reach: float = 1.5  # how far from the shot's mean face it goes, over the shot's own farthest frame
-    start_smooth_frames: float = 2.0  # sigma over what of the pivots landmarks do not explain; smoothness latent only
-    steps: int = 4
+    start_smooth_frames: float = 0.5  # sigma over these codes, with smoothness "latent", ...
+    rest_smooth_frames: float = 2.0  # ... and over what of the pivots landmarks do not explain
+    steps: int = 2
     warm_steps: int = 4  # for frames that start from solved ones
-    free_steps: int = 0  # of L-BFGS after those in the shot's space: on each layer of each code, free of the space
+    free_steps: int = 4  # of L-BFGS after those in the shot's space: on each layer of each code, free of the space, ...
+    free_beyond: float = 0.012  # ... if the shot's own codes miss the mouth's targets by more, share of the crop's side
     free_rate: float = 0.01  # root mean square of the first one
     anchors: int = 16  # frames with unlike targets that are solved first; the others start from them; 0: none
     joint: bool = True  # all frames of a chunk at once, smooth to both sides; otherwise one after the other
     chunk_frames: int = 32
     batch_size: int = 4
     plateau: float = 2e-3  # a frame rests when its loss fell by less than this share over `patience` steps; 0: never
-    patience: int = 2
+    patience: int = 1
     perceptual_side: int = 256
 
 

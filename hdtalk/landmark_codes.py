@@ -31,32 +31,40 @@ class LandmarkCodes:
         self._known = self._features(shot_px)
         self._farthest = np.linalg.norm(self._known, axis=1).max()
         codes = shot_pivots.double().cpu().flatten(1).numpy()
-        self._mean_code = codes.mean(0)
-        wanted = np.concatenate([codes - self._mean_code, (shot_px - self._mean_px).reshape(len(shot_px), -1)], 1)
+        wanted = np.concatenate([codes - codes.mean(0), (shot_px - self._mean_px).reshape(len(shot_px), -1)], 1)
         gram = self._kernel(self._known) + config.start_ridge * np.eye(len(shot_px))
         self._answers = np.linalg.solve(gram, wanted)  # [N, num_ws * 512 + 136]
 
     def starts(
-        self, pivots: torch.Tensor, source_px: np.ndarray, target_px: np.ndarray, smooth_frames: float
+        self, pivots: torch.Tensor, source_px: np.ndarray, target_px: np.ndarray, smooth: bool = True
     ) -> tuple[torch.Tensor, np.ndarray]:
         """Codes to start from, float32 `[n, num_ws, 512]`, and the landmarks they are believed to show, `[n, 68, 2]`.
 
         `pivots`, `source_px`: of the consecutive frames that shall show `target_px`. What of a pivot its landmarks do
-        not explain (light, gaze, and chance) stays, smoothed over time by a Gaussian of `smooth_frames`: the chance
-        would flicker. Targets further from the shot's mean face than `config.start_reach` times its farthest frame are
-        drawn in to there."""
-        source, target = self._features(source_px), self._features(target_px)
+        not explain (light, gaze, and chance) stays. `smooth`: codes are smoothed over time, by Gaussians of
+        `config.start_smooth_frames`, and what is not explained by `config.rest_smooth_frames`, as chance would flicker.
+        Targets further from the shot's mean face than `config.start_reach` times its farthest frame are drawn in to
+        there."""
+        size = pivots[0].numel()
+        explained = self._within_reach(target_px) @ self._answers[:, :size]
+        rest = pivots.double().cpu().flatten(1).numpy()
+        rest = rest - self._kernel(self._features(source_px)) @ self._answers[:, :size]
+        if smooth:
+            explained = _smoothed(explained, self._config.start_smooth_frames)
+            rest = _smoothed(rest, self._config.rest_smooth_frames)
+        codes = torch.from_numpy((explained + rest).astype(np.float32))
+        return codes.reshape(-1, *self._code_shape).to(pivots.device), self.shown(target_px)
+
+    def shown(self, target_px: np.ndarray) -> np.ndarray:
+        """The landmarks that the codes for these targets are believed to show, float32 `[n, 68, 2]`."""
+        shown = self._within_reach(target_px) @ self._answers[:, -136:]
+        return (shown.reshape(-1, 68, 2) + self._mean_px).astype(np.float32)
+
+    def _within_reach(self, target_px: np.ndarray) -> np.ndarray:
+        """Kernels of targets, drawn in to what the shot says anything about, `[n, N]`."""
+        target = self._features(target_px)
         reach = self._config.start_reach * self._farthest
-        target *= np.minimum(1, reach / np.linalg.norm(target, axis=1).clip(1e-9))[:, None]
-        size = self._mean_code.size
-        found = self._kernel(target) @ self._answers
-        explained = self._kernel(source) @ self._answers[:, :size]
-        rest = pivots.double().cpu().flatten(1).numpy() - explained
-        if smooth_frames > 0:
-            rest = gaussian_filter1d(rest, smooth_frames, axis=0, mode="nearest", truncate=CONTEXT_SIGMAS)
-        codes = torch.from_numpy((found[:, :size] + rest).astype(np.float32))
-        shown_px = (found[:, size:].reshape(-1, 68, 2) + self._mean_px).astype(np.float32)
-        return codes.reshape(-1, *self._code_shape).to(pivots.device), shown_px
+        return self._kernel(target * np.minimum(1, reach / np.linalg.norm(target, axis=1).clip(1e-9))[:, None])
 
     def _features(self, landmarks_px: np.ndarray) -> np.ndarray:
         """Distances from the shot's mean face, the mouth's whole and the others' by `start_weight`, `[n, 136]`."""
@@ -65,3 +73,9 @@ class LandmarkCodes:
     def _kernel(self, features: np.ndarray) -> np.ndarray:
         squared = cdist(features, self._known, "sqeuclidean")
         return features @ self._known.T + np.exp(-squared / (2 * self._config.start_length**2))
+
+
+def _smoothed(values: np.ndarray, sigma_frames: float) -> np.ndarray:
+    if sigma_frames <= 0:
+        return values
+    return gaussian_filter1d(values, sigma_frames, axis=0, mode="nearest", truncate=CONTEXT_SIGMAS)

@@ -126,9 +126,16 @@ def optimise_frames(
 
 def shot_starts(codes: LandmarkCodes, frames: Frames, config: OptimiseConfig = DEFAULTS) -> Frames:
     """The frames with the codes in their pivots' place that the shot's own frames suggest for the targets."""
-    smooth_frames = config.start_smooth_frames if config.smoothness == "latent" else 0.0
-    pivots, shown_px = codes.starts(frames.pivots, frames.source_px, frames.target_px, smooth_frames)
+    smooth = config.smoothness == "latent"
+    pivots, shown_px = codes.starts(frames.pivots, frames.source_px, frames.target_px, smooth)
     return replace(frames, pivots=pivots, shown_px=shown_px)
+
+
+def free_if_needed(codes: LandmarkCodes, target_px: np.ndarray, side: int, config: OptimiseConfig) -> OptimiseConfig:
+    """Without the free steps where the shot's own codes show the mouths `target_px` `[n, 68, 2]` of crops of `side`.
+    One answer for all frames of a shot, as pictures of free steps are softer."""
+    missed = np.linalg.norm(codes.shown(target_px) - target_px, axis=-1)[:, 48:].mean() / side
+    return config if missed > config.free_beyond else replace(config, free_steps=0)
 
 
 def choose_anchors(displacements: np.ndarray, count: int) -> np.ndarray:

@@ -352,6 +352,7 @@ class Run:
         codes = None
         if config.joint and space.name == "shot":
             codes = LandmarkCodes(shot_px, inversion.pivots[sample], crops.track.resolution, config)
+            config = optimise.free_if_needed(codes, target_px, crops.track.resolution, config)
 
         def frames(rows: np.ndarray) -> optimise.Frames:
             pivots = inversion.pivots[place[rows]].to(self.device)
@@ -364,7 +365,7 @@ class Run:
             **self._hashes("landmarker", "perceptual"),
         }
         with self._timed("optimisation"):
-            stage = self.job.stage("optimisation", inputs=inputs, config=config)
+            stage = self.job.stage("optimisation", inputs=inputs, config=self.config.optimise)
             runs = _runs(outputs, targets.cuts)
             groups = [part for run in runs for part in _split(run, config.chunk_frames)]
             solve = {"generator": inversion.generator, "landmarker": bundle.landmarker, "perceptual": bundle.perceptual}

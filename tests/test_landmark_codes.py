@@ -6,6 +6,7 @@ import torch
 
 from hdtalk.config import OptimiseConfig
 from hdtalk.landmark_codes import LandmarkCodes
+from hdtalk.optimise import free_if_needed
 from hdtalk.run import CONTEXT_FRAMES, _around
 
 SIDE, NUM_WS = 256, 4
@@ -33,7 +34,9 @@ def codes_of(landmarks_px: np.ndarray) -> torch.Tensor:
 def test_a_law_between_landmarks_and_codes_is_found_again():
     rng = np.random.default_rng(2)
     shot, source, target = (talking(rng, n) for n in (60, 20, 20))
-    codes, shown_px = LandmarkCodes(shot, codes_of(shot), SIDE, CONFIG).starts(codes_of(source), source, target, 0.0)
+    codes, shown_px = LandmarkCodes(shot, codes_of(shot), SIDE, CONFIG).starts(
+        codes_of(source), source, target, smooth=False
+    )
     missed = (codes - codes_of(target)).norm() / (codes_of(source) - codes_of(target)).norm()
     assert missed < 0.03
     assert np.abs(shown_px - target).max() < 0.3
@@ -55,9 +58,9 @@ def test_it_is_kernel_ridge_regression():
     mean = pivots.numpy().mean(0)
     expected = np.einsum("n,nld->ld", share, pivots.numpy() - mean) + mean
     own = torch.from_numpy(expected[None].astype(np.float32))  # a pivot that its landmarks explain wholly
-    codes, _ = LandmarkCodes(shot, pivots, SIDE, config).starts(own, wanted, wanted, 0.0)
+    codes, _ = LandmarkCodes(shot, pivots, SIDE, config).starts(own, wanted, wanted, smooth=False)
     torch.testing.assert_close(codes, own, atol=1e-4, rtol=0)
-    codes, _ = LandmarkCodes(shot, pivots, SIDE, config).starts(pivots[:1], shot[:1], wanted, 0.0)
+    codes, _ = LandmarkCodes(shot, pivots, SIDE, config).starts(pivots[:1], shot[:1], wanted, smooth=False)
     first = np.einsum("n,nld->ld", gram[0] @ np.linalg.inv(gram + 0.2 * np.eye(7)), pivots.numpy() - mean) + mean
     np.testing.assert_allclose(codes[0], expected + pivots[0].numpy() - first, atol=1e-4)
 
@@ -70,9 +73,7 @@ def test_what_landmarks_do_not_explain_stays_without_its_flicker():
         NUM_WS, 512, generator=torch.Generator().manual_seed(0)
     )
     noise = torch.from_numpy(rng.normal(0, 0.5, (40, NUM_WS, 512)).astype(np.float32))
-    plain, _ = learned.starts(codes_of(source), source, target, 0.0)
-    lit, _ = learned.starts(codes_of(source) + light, source, target, 2.0)
-    noisy, _ = learned.starts(codes_of(source) + noise, source, target, 2.0)
+    plain, lit, noisy = (learned.starts(codes_of(source) + rest, source, target)[0] for rest in (0, light, noise))
     torch.testing.assert_close((lit - plain)[8:-8], light[8:-8], atol=0.05, rtol=0)
     ratio = (noisy - plain).diff(dim=0).std() / noise.diff(dim=0).std()
     assert ratio < 0.15  # white noise under a Gaussian of two frames: 0.094
@@ -84,10 +85,10 @@ def test_a_chunk_with_its_context_starts_as_in_the_whole_shot(chunk):
     source, target = talking(rng, 40), talking(rng, 40)
     pivots = codes_of(source) + torch.from_numpy(rng.normal(size=(40, NUM_WS, 512)).astype(np.float32))
     learned = LandmarkCodes(source, pivots, SIDE)
-    whole, _ = learned.starts(pivots, source, target, OptimiseConfig().start_smooth_frames)
+    whole, _ = learned.starts(pivots, source, target)
     rows = np.arange(*chunk)
     around = _around(rows, np.arange(40), CONTEXT_FRAMES)
-    part, _ = learned.starts(pivots[around], source[around], target[around], OptimiseConfig().start_smooth_frames)
+    part, _ = learned.starts(pivots[around], source[around], target[around])
     torch.testing.assert_close(part[rows[0] - around[0] :][: len(rows)], whole[rows], atol=1e-5, rtol=1e-5)
 
 
@@ -97,11 +98,13 @@ def test_targets_far_outside_the_shot_are_drawn_in_and_said_to_be():
     mean = shot.mean(0)
     farthest = np.abs(shot - mean).max()
     learned = LandmarkCodes(shot, codes_of(shot), SIDE)
+    assert free_if_needed(learned, talking(rng, 20), SIDE, OptimiseConfig()).free_steps == 0
     far = (mean + 40 * (shot[:1] - mean)).astype(np.float32)
-    codes, shown_px = learned.starts(codes_of(shot[:1]), shot[:1], far, 0.0)
+    codes, shown_px = learned.starts(codes_of(shot[:1]), shot[:1], far)
     spread = (codes_of(shot) - codes_of(shot).mean(0)).flatten(1).norm(dim=1).max()
     assert (codes - codes_of(shot).mean(0)).norm() < 1.6 * spread
     assert np.abs(shown_px - mean).max() < 1.6 * farthest
+    assert free_if_needed(learned, far, SIDE, OptimiseConfig()).free_steps == OptimiseConfig().free_steps > 0
 
 
 def test_a_shot_whose_face_stands_still_teaches_nothing():
@@ -109,6 +112,6 @@ def test_a_shot_whose_face_stands_still_teaches_nothing():
     still = np.tile(talking(rng, 1), (30, 1, 1)) + rng.normal(0, 0.05, (30, 68, 2)).astype(np.float32)
     pivots = torch.from_numpy(rng.normal(0, 0.1, (30, NUM_WS, 512)).astype(np.float32))
     target = still[:1] + np.float32(5)
-    codes, shown_px = LandmarkCodes(still, pivots, SIDE).starts(pivots[:1], still[:1], target, 0.0)
+    codes, shown_px = LandmarkCodes(still, pivots, SIDE).starts(pivots[:1], still[:1], target)
     assert (codes - pivots[:1]).norm() < 3 * pivots[0].norm()
     assert np.abs(shown_px - still.mean(0)).max() < 1.0

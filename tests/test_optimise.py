@@ -17,7 +17,13 @@ from hdtalk.optimise import Frames
 
 # these nets' codes are neighbours by chance only: little smoothness
 CONFIG = OptimiseConfig(
-    steps=4, batch_size=2, components=16, latent_space="whitened", target_heatmaps="gaussian", lambda_smooth=1e-4
+    steps=4,
+    batch_size=2,
+    components=16,
+    latent_space="whitened",
+    target_heatmaps="gaussian",
+    lambda_smooth=1e-4,
+    patience=6,
 )
 
 

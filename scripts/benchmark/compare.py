@@ -227,6 +227,7 @@ def _follow(sides: Sides, prepared: Prepared, made: invert.Tuning) -> optimise.S
     given = optimise.Frames(frames.crops, made.pivots, frames.source_px, frames.target_px)
     if config.joint and prepared.space.name == "shot":
         codes = LandmarkCodes(frames.source_px, made.pivots, frames.crops.shape[-1], config)
+        config = optimise.free_if_needed(codes, frames.target_px, frames.crops.shape[-1], config)
         given = optimise.shot_starts(codes, given, config)
     return optimise.optimise_frames(
         made.generator, networks.landmarker, networks.perceptual, prepared.space, given, config, dtype=sides.dtype

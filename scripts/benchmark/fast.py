@@ -100,12 +100,13 @@ def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, dev
     sample = np.unique(np.linspace(0, len(shot) - 1, SHOT_SAMPLE).round().astype(int))
     space = latent_space(networks.generator, settings, pivots[sample].cpu(), config.seed)
     displacements = ((shot.target_px - shot.source_px) / shot.crops.shape[-1]).reshape(len(shot), -1)
-    solve = {"generator": generator, "landmarker": networks.landmarker, "perceptual": networks.perceptual}
-    solve |= {"space": space, "config": settings, "dtype": dtype}
     whole = optimise.Frames(shot.crops, pivots, shot.source_px, shot.target_px)
     if settings.joint and space.name == "shot":
         codes = LandmarkCodes(shot.source_px[sample], pivots[sample], shot.crops.shape[-1], settings)
+        settings = optimise.free_if_needed(codes, shot.target_px, shot.crops.shape[-1], settings)
         whole = optimise.shot_starts(codes, whole, settings)
+    solve = {"generator": generator, "landmarker": networks.landmarker, "perceptual": networks.perceptual}
+    solve |= {"space": space, "config": settings, "dtype": dtype}
     chosen, anchors = None, None
     if settings.joint and settings.anchors and space.name != "shot":
         chosen = optimise.choose_anchors(displacements, settings.anchors)

@@ -90,6 +90,18 @@ def test_objective_is_equation_5_written_plainly(nets, frames, sides):
     np.testing.assert_allclose(found, expected.detach(), rtol=1e-3)
 
 
+def test_the_true_take_has_its_own_objective(nets, frames, sides):
+    shot = dataclasses.replace(frames[:2], truth=frames.crops[3:5])
+    wanted = plain.target_maps(nets, shot, "shifted", 1.0, CPU)
+    truth, source = to_images(shot.truth, CPU), to_images(shot.crops, CPU)
+    maps = nets.landmarker.heatmaps(torch.nn.functional.interpolate(truth, size=(256, 256), mode="bilinear"))
+    gap = (maps - wanted).square().sum((2, 3)).sqrt()
+    expected = nets.perceptual(truth, source) + 5e-3 * (gap * landmark_weights(3.0, 2.0)).sum(1)
+    found = score.objective_of_truth(nets, shot, sides.paper, wanted)
+    assert found == pytest.approx(float(expected.mean()), rel=1e-3) and found > 0.01
+    assert np.isnan(score.objective_of_truth(nets, dataclasses.replace(shot, truth=None), sides.paper, wanted))
+
+
 def test_shifted_targets_are_those_that_b_follows(nets, frames):
     from hdtalk.latent_space import latent_space
     from hdtalk.optimise import Frames, _Descent
@@ -163,7 +175,9 @@ def test_ratios_outcome_and_report(sides, tmp_path):
         assert seconds["total"] == pytest.approx(sum(seconds[s] for s in compare.STAGES), rel=0.5)
         assert flops["total"] == pytest.approx(sum(flops[s] for s in compare.STAGES))
     made = compare.outcome(sides, plan)
-    assert set(made["objective"]) == {"a", "b", "start"} and np.isfinite(list(made["objective"].values())).all()
+    assert (
+        set(made["objective"]) == {"a", "b", "start", "truth"} and np.isfinite(list(made["objective"].values())).all()
+    )
     assert made["psnr"]["unedited"] > 0 and np.isnan(made["f_ld"]["a"])  # no second landmark net here
     found |= {"outcome_frames": made.pop("frames"), **made, "peak_tflops": 1.0}
     found["floor_share"] = {side: dict.fromkeys(compare.CHAIN, 0.5) for side in "ab"}

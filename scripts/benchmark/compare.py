@@ -183,6 +183,7 @@ def outcome(sides: Sides, plan: Plan, report: Callable[[str], None] = lambda _: 
         "start": score.objective(networks, made.generator, made.pivots[rows], few, sides.paper, wanted, groups),
     }
     found["objective"] = {side: float(v.mean()) for side, v in values.items()}
+    found["objective"]["truth"] = score.objective_of_truth(networks, few, sides.paper, wanted)
     found["reconstruction_db"] = {
         "a": score.reconstruction_db(generator, pivots, few.crops),
         "b": score.reconstruction_db(made.generator, made.pivots[rows], few.crops),

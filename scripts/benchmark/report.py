@@ -5,8 +5,9 @@ Keys of the JSON, A being the paper's procedure and B the preset that is measure
 `ratio.{total,optimise,invert,stitch}`: seconds per frame of A over B, median of the rounds; `ratio_spread`: least and
 greatest. `seconds_per_frame.{a,b}`: per stage, and B's parts. `memory_gb.{a,b}`. `flops_per_frame.{a,b}`;
 `peak_tflops`: of a matrix product in B's precision; `floor_share.{a,b}`: time of the operations at that peak over the
-measured time. `objective.{a,b,start}`: equation (5), `f_ld`, `m_ld`, `psnr`, `ssim` with `{a,b,unedited}`, against the
-true take, null where not measured. `profile`, `by_batch_ms`, `by_resolution_ms`, `by_length_s`; `curves`; `setting`.
+measured time. `objective.{a,b,start,truth}`: equation (5), also of the true take itself; `f_ld`, `m_ld`, `psnr`, `ssim`
+with `{a,b,unedited}`, against the true take; null where not measured. `profile`, `by_batch_ms`, `by_resolution_ms`,
+`by_length_s`; `curves`; `setting`.
 """
 
 import json
@@ -81,7 +82,8 @@ def to_text(found: dict[str, Any]) -> str:
         lines.append(
             f"scores on frames {found['outcome_frames']} against the true take; "
             f"objective towards {setting['targets']} heat maps; A's inversion: {found['inversion_of_a']}; "
-            f"objective before either: {found['objective']['start']:.4f}; reconstruction: "
+            f"objective before either: {found['objective']['start']:.4f}, of the true take itself: "
+            f"{_cell(found['objective']['truth'], '{:.4f}')}; reconstruction: "
             + ", ".join(f"{side.upper()} {value:.2f} dB" for side, value in found["reconstruction_db"].items())
         )
         whole = ", ".join(f"{k} {_cell(v, '{:.4f}')}" for k, v in found["whole_shot_b"].items())

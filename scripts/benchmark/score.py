@@ -44,6 +44,21 @@ def objective(
     return np.array(found)
 
 
+@torch.no_grad()
+def objective_of_truth(networks: Networks, shot: Shot, paper: EditConfig, wanted: torch.Tensor) -> float:
+    """What the true take itself scores in equation (5), smoothness aside, the mean over its frames; nan without one.
+    A procedure that ends below has fitted the landmark net, not the face."""
+    if shot.truth is None:
+        return float("nan")
+    weights = landmark_weights(paper.optimise.mouth_weight, paper.optimise.eyes_weight).to(wanted.device)
+    source, truth = (to_images(crops, wanted.device) for crops in (shot.crops, shot.truth))
+    values = []
+    for row in range(len(source)):
+        given = truth[row : row + 1], source[row : row + 1], wanted[row : row + 1], weights, paper
+        values.append(plain.objective(networks, None, *given, lambda _, picture: picture))
+    return float(torch.cat(values).mean())
+
+
 def scores(networks: Networks, pictures: np.ndarray, shot: Shot) -> dict[str, float]:
     """PSNR, SSIM, F-LD and M-LD of pictures uint8 `[n, 3, R, R]` against the true take (landmarks by the second net;
     nan without it or without a true take)."""

@@ -35,6 +35,12 @@ class LandmarkCodes:
         gram = self._kernel(self._known) + config.start_ridge * np.eye(len(shot_px))
         self._answers = np.linalg.solve(gram, wanted)  # [N, num_ws * 512 + 136]
 
+    @property
+    def context_frames(self) -> int:
+        """How many frames on either side decide on a frame's start, at least one."""
+        widest = max(self._config.start_smooth_frames, self._config.rest_smooth_frames)
+        return max(1, int(CONTEXT_SIGMAS * widest + 0.5))
+
     def starts(
         self, pivots: torch.Tensor, source_px: np.ndarray, target_px: np.ndarray, smooth: bool = True
     ) -> tuple[torch.Tensor, np.ndarray]:

@@ -49,7 +49,6 @@ log = logging.getLogger(__name__)
 INVERSION_SCORES = ("encoder_psnr_db", "encoder_ssim", "encoder_lpips", "psnr_db", "ssim", "lpips")
 STAGES = ("faces", "crops", "encoding", "pivots", "tuning", "speech", "optimisation", "stitching")
 SHOT_SAMPLE = 512  # frames at most that stand for the shot's own codes
-CONTEXT_FRAMES = 8  # on either side of a chunk, for what is smoothed over time
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 PathLike = str | os.PathLike
@@ -385,7 +384,7 @@ class Run:
             for number, rows in enumerate(groups, 1):
                 if number not in stage.chunks:
                     run = next(run for run in runs if run[0] <= rows[0] <= run[-1])
-                    around = _around(rows, run, 1 if codes is None else CONTEXT_FRAMES)
+                    around = _around(rows, run, 1 if codes is None else codes.context_frames)
                     first = int(rows[0] - around[0])
                     start = before = before_pivot = None
                     part = frames(around)

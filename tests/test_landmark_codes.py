@@ -7,7 +7,7 @@ import torch
 from hdtalk.config import OptimiseConfig
 from hdtalk.landmark_codes import LandmarkCodes
 from hdtalk.optimise import free_if_needed
-from hdtalk.run import CONTEXT_FRAMES, _around
+from hdtalk.run import _around
 
 SIDE, NUM_WS = 256, 4
 CONFIG = OptimiseConfig(start_ridge=1e-3)
@@ -79,15 +79,16 @@ def test_what_landmarks_do_not_explain_stays_without_its_flicker():
     assert ratio < 0.15  # white noise under a Gaussian of two frames: 0.094
 
 
+@pytest.mark.parametrize("config", [OptimiseConfig(), OptimiseConfig(rest_smooth_frames=4.0)], ids=["default", "wide"])
 @pytest.mark.parametrize("chunk", [(0, 12), (12, 24), (24, 40)])
-def test_a_chunk_with_its_context_starts_as_in_the_whole_shot(chunk):
+def test_a_chunk_with_its_context_starts_as_in_the_whole_shot(chunk, config):
     rng = np.random.default_rng(5)
     source, target = talking(rng, 40), talking(rng, 40)
     pivots = codes_of(source) + torch.from_numpy(rng.normal(size=(40, NUM_WS, 512)).astype(np.float32))
-    learned = LandmarkCodes(source, pivots, SIDE)
+    learned = LandmarkCodes(source, pivots, SIDE, config)
     whole, _ = learned.starts(pivots, source, target)
     rows = np.arange(*chunk)
-    around = _around(rows, np.arange(40), CONTEXT_FRAMES)
+    around = _around(rows, np.arange(40), learned.context_frames)
     part, _ = learned.starts(pivots[around], source[around], target[around])
     torch.testing.assert_close(part[rows[0] - around[0] :][: len(rows)], whole[rows], atol=1e-5, rtol=1e-5)
 

@@ -48,7 +48,7 @@ class FaceConfig:
     max_gap_s: float = 0.4  # shorter gaps are interpolated
     min_confidence: float = 0.3  # mean peak of the heat maps: faces have 0.6 to 0.9, other things up to 0.27
     box_reference: float = 195.0  # FAN: the crop is 200 (w + h) / reference wide
-    refine_scale: float = 1.25  # of the FFHQ quad, for the second, upright look
+    refine_scale: float = 1.0  # of the FFHQ quad, for the second look: the net then errs as on the edited crops
     max_refinements: int = 3  # looks after the first; one is enough unless the head is tilted
     smooth_sigma_s: float = 0.04
     smooth_mouth_eyes_sigma_s: float = 0.016  # closures last two or three frames and must survive
@@ -134,9 +134,7 @@ class OptimiseConfig:
     rest_smooth_frames: float = 2.0  # ... and over what of the pivots landmarks do not explain
     steps: int = 2
     warm_steps: int = 4  # for frames that start from solved ones
-    free_steps: int = 4  # of L-BFGS after those in the shot's space: on each layer of each code, free of the space, ...
-    free_beyond: float = 0.012  # ... if the shot's own codes miss the mouth's targets by more, share of the crop's side
-    free_rate: float = 0.01  # root mean square of the first one
+    warp_reach: float = 0.03  # the mouth is bent by so much at most to what such codes do not show, share of the side
     anchors: int = 16  # frames with unlike targets that are solved first; the others start from them; 0: none
     joint: bool = True  # all frames of a chunk at once, smooth to both sides; otherwise one after the other
     chunk_frames: int = 32

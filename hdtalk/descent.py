@@ -95,21 +95,16 @@ class QuasiNewton:
     """L-BFGS on many small problems side by side: each has its own memory, step length and decisions, and nothing of it
     waits for the device. `ask` for points, `tell` what was found there, in turns, beginning with `tell` at the start.
 
-    `balance`: coordinates along which the problems' first gradients are all small get longer units, by this power of
-    the root mean square over the problems; 0 (or fewer than four problems): all units are alike.
-
     `best` `[n, ...]`: the best points so far. A point that is no better, or not finite, is taken back and its problem's
     next step is shorter; no step is longer than the problem's radius, at first `radius`, at most `REACH` times that.
     """
 
     MEMORY, REACH, LONGER, SHORTER = 8, 3.0, 2.0, 0.3
-    SMALLEST = 0.05  # first gradient over the mean of all coordinates that still counts
 
-    def __init__(self, start: torch.Tensor, radius: float, balance: float = 0.0):
+    def __init__(self, start: torch.Tensor, radius: float):
         n = len(start)
-        self.shape, self._start, self._balance = start.shape, start.detach().flatten(1), balance
-        self._units = torch.ones_like(self._start[:1])
-        self._best = self._trial = torch.zeros_like(self._start)  # from the start, in these units
+        self.shape = start.shape
+        self._best = self._trial = start.detach().flatten(1)
         self.value = start.new_full((n,), torch.inf)
         self._gradient = torch.zeros_like(self._best)
         self._radius, self._largest = start.new_full((n, 1), radius), self.REACH * radius
@@ -121,7 +116,7 @@ class QuasiNewton:
 
     @property
     def best(self) -> torch.Tensor:
-        return (self._start + self._best * self._units).reshape(self.shape)
+        return self._best.reshape(self.shape)
 
     def ask(self) -> torch.Tensor:
         """Where to look next, `[n, ...]`."""
@@ -134,7 +129,7 @@ class QuasiNewton:
         for (step, change, inverse), share in zip(self._memory, reversed(shares), strict=True):
             q += step * (share - inverse * (change * q).sum(1, keepdim=True))
         self._trial = self._best - q * (self._radius / q.norm(dim=1, keepdim=True).clamp_min(1e-20)).clamp_max(1)
-        return (self._start + self._trial * self._units).reshape(self.shape)
+        return self._trial.reshape(self.shape)
 
     def tell(self, values: torch.Tensor, gradients: torch.Tensor | None = None) -> torch.Tensor:
         """Values `[n]` and gradients (none after the last step) at the points asked for. Returns bool `[n]`: which of
@@ -144,11 +139,6 @@ class QuasiNewton:
             gradients = gradients.flatten(1)
             finite = finite & gradients.isfinite().all(1)
             gradients = torch.where(finite[:, None], gradients, 0)
-            if not self._begun and self._balance and len(gradients) >= 4:
-                size = gradients.square().mean(0, keepdim=True).sqrt()
-                units = (size / size.mean().clamp_min(1e-30)).clamp_min(self.SMALLEST) ** -self._balance
-                self._units = units / units.square().mean().sqrt()
-            gradients = gradients * self._units
         better = finite & (values < self.value)
         kept = better[:, None]
         if gradients is not None:

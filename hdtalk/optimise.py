@@ -18,6 +18,7 @@ from hdtalk.landmark_codes import LandmarkCodes
 from hdtalk.latent_space import LatentSpace
 from hdtalk.losses.landmark import HEATMAP_SIDE, gaussian_heatmaps, landmark_loss, landmark_weights
 from hdtalk.losses.temporal import feature_distances, smoothness_loss
+from hdtalk.mouth_warp import warp_fields
 from hdtalk.regions import lower_face_mask
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def optimise_frames(
 
     `config.joint`: all frames descend together and each pair of neighbours is coupled in both directions; a frame rests
     when its loss is on a plateau. Otherwise, as in the paper, one frame after the other, tied to the finished one
-    before. In the space of the shot the descent ends with `config.free_steps` in W+, where each layer goes for itself.
+    before.
     The target heat maps H of equation (6) are the net's answer to the source frame, or to the picture that the
     descent starts from, with every landmark's map moved from where it is there to its target place ("shifted": what
     the net gets wrong on this face cancels out), or Gaussians at the target landmarks, of the width that the net was
@@ -104,10 +105,7 @@ def optimise_frames(
         if config.joint or independent:
             given = networks, space, frames, config, dtype, None if independent else before, not independent
             descent = _Descent(*given, before_pivot)
-            solution = descent.run(coordinates, steps, progress)
-            if config.free_steps and space.name == "shot" and not independent:
-                solution = descent.run_free(solution, progress)
-            return solution
+            return descent.run(coordinates, steps, progress)
         solved = []
         for row in range(len(frames)):
             descent = _Descent(networks, space, frames[row : row + 1], config, dtype, before, True)
@@ -131,11 +129,12 @@ def shot_starts(codes: LandmarkCodes, frames: Frames, config: OptimiseConfig = D
     return replace(frames, pivots=pivots, shown_px=shown_px)
 
 
-def free_if_needed(codes: LandmarkCodes, target_px: np.ndarray, side: int, config: OptimiseConfig) -> OptimiseConfig:
-    """Without the free steps where the shot's own codes show the mouths `target_px` `[n, 68, 2]` of crops of `side`.
-    One answer for all frames of a shot, as pictures of free steps are softer."""
-    missed = np.linalg.norm(codes.shown(target_px) - target_px, axis=-1)[:, 48:].mean() / side
-    return config if missed > config.free_beyond else replace(config, free_steps=0)
+def mouth_fields(frames: Frames, config: OptimiseConfig = DEFAULTS) -> np.ndarray | None:
+    """By what the frames' edited pictures shall be bent so that they show the mouths that their codes do not: float32
+    `[n, 2, 64, 64]` (see `mouth_warp`); None where codes do not start from what the shot suggests."""
+    if frames.shown_px is None or config.warp_reach <= 0:
+        return None
+    return warp_fields(frames.shown_px, frames.target_px, frames.crops.shape[-1], config.warp_reach)
 
 
 def choose_anchors(displacements: np.ndarray, count: int) -> np.ndarray:
@@ -166,7 +165,7 @@ class _Descent:
     def __init__(self, networks, space, frames, config, dtype, before, coupled, before_pivot=None):
         self.generator, self.landmarker, self.perceptual = networks
         self.space, self.frames, self.config, self.dtype = space, frames, config, dtype
-        self.before, self.coupled, self.free = before, coupled, False
+        self.before, self.coupled = before, coupled
         self.device = frames.pivots.device
         self.way_before, self.home = before, torch.zeros_like(frames.pivots[:1])  # what the smoothness compares
         if frames.shown_px is not None:
@@ -195,17 +194,9 @@ class _Descent:
             raise UsageError(f"optimiser {self.config.optimiser!r}: unknown. Known: {', '.join(known)}.")
         return known[self.config.optimiser](coordinates.detach().clone(), steps, progress)
 
-    def run_free(self, solution: Solution, progress: Progress | None) -> Solution:
-        """From a solution on in W+, each layer for itself; what it says of coordinates stays that of its space."""
-        self.space, self.free = LatentSpace("w+", self.space.num_ws, None), True
-        freed = self._quasi_newton(solution.ws - self.frames.pivots, self.config.free_steps, progress)
-        losses = {**freed.losses, "start": solution.losses["start"]}
-        return Solution(freed.ws, solution.coordinates, losses, solution.steps + freed.steps)
-
     def _quasi_newton(self, coordinates: torch.Tensor, steps: int, progress: Progress | None) -> Solution:
         config, n = self.config, len(self.frames)
-        rate, balance = (config.free_rate, 0.5) if self.free else (config.learning_rate, 0.0)
-        search = QuasiNewton(coordinates, rate * coordinates[0].numel() ** 0.5, balance)
+        search = QuasiNewton(coordinates, config.learning_rate * coordinates[0].numel() ** 0.5)
         history = np.full((steps + 1, n), np.inf, np.float32)
         names = ("total", "lpips", "landmarks")
         found = {name: np.zeros(n, np.float32) for name in names}

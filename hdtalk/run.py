@@ -351,7 +351,6 @@ class Run:
         codes = None
         if config.joint and space.name == "shot":
             codes = LandmarkCodes(shot_px, inversion.pivots[sample], crops.track.resolution, config)
-            config = optimise.free_if_needed(codes, target_px, crops.track.resolution, config)
 
         def frames(rows: np.ndarray) -> optimise.Frames:
             pivots = inversion.pivots[place[rows]].to(self.device)
@@ -395,12 +394,15 @@ class Run:
                     if first:
                         before = torch.from_numpy(stage.load(number - 1)["ws"][-1]).to(self.device)
                         before_pivot = part.pivots[first - 1]
+                    part = part[first : first + len(rows)]
                     solution = optimise.optimise_frames(
-                        **solve, space=space, frames=part[first : first + len(rows)], config=config, start=start,
-                        before=before, before_pivot=before_pivot, dtype=self.dtype,
+                        **solve, space=space, frames=part, config=config, start=start, before=before,
+                        before_pivot=before_pivot, dtype=self.dtype,
                         progress=self._part_of("optimisation", done, total),
                     )  # fmt: skip
-                    stage.save(number, {"ws": solution.ws.cpu().numpy(), **_loss_arrays(solution)})
+                    fields = optimise.mouth_fields(part, config)
+                    arrays = {} if fields is None else {"fields": fields}
+                    stage.save(number, {"ws": solution.ws.cpu().numpy(), **arrays, **_loss_arrays(solution)})
                 done += len(rows)
                 self.report("optimisation", done, total)
             if not stage.complete:
@@ -424,11 +426,12 @@ class Run:
             for number, outputs in enumerate(followed.chunks):
                 if number not in stage.chunks:
                     place = np.searchsorted(crops.rows, self.order[outputs])
-                    ws = torch.from_numpy(followed.stage.load(number + 1)["ws"]).to(self.device)
+                    solved = followed.stage.load(number + 1)
                     made = stitch.stitch_frames(
                         inversion.generator, self.bundle.parser, crops.read(place),
-                        inversion.pivots[place].to(self.device), ws, self.config.stitch,
-                        lower_face=None if lower_face is None else lower_face(outputs), dtype=self.dtype,
+                        inversion.pivots[place].to(self.device), torch.from_numpy(solved["ws"]).to(self.device),
+                        self.config.stitch, lower_face=None if lower_face is None else lower_face(outputs),
+                        fields=solved.get("fields"), dtype=self.dtype,
                         progress=self._part_of("stitching", done, total),
                     )  # fmt: skip
                     arrays = {f"crop.{i}": _pack(c.transpose(1, 2, 0)) for i, c in enumerate(made.crops)}

@@ -16,6 +16,7 @@ from hdtalk.device import autocast
 from hdtalk.errors import UsageError
 from hdtalk.images import resize, shrink, to_crops, to_images
 from hdtalk.losses.stitching import stitching_loss
+from hdtalk.mouth_warp import warp
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def stitch_frames(
     config: StitchConfig = DEFAULTS,
     *,
     lower_face: np.ndarray | None = None,
+    fields: np.ndarray | None = None,
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
 ) -> Stitched:
@@ -74,7 +76,8 @@ def stitch_frames(
     `generator`: after pivotal tuning, left as it is; `crops`: the source, uint8 `[n, 3, R, R]`; `pivots`, `ws`: codes
     of the source and of the edit, float32 `[n, num_ws, 512]`. A batch starts from its neighbour's weights, the first
     one from the generator's own, so that the result depends on these frames alone. `lower_face`: masks float32
-    `[n, 1, R, R]` for the regions "lower" and "auto", instead of the parser's.
+    `[n, 1, R, R]` for the regions "lower" and "auto", instead of the parser's. `fields`: float32
+    `[n, 2, 64, 64]`, by which the edit's pictures are bent (`mouth_warp`).
 
     With `keep_detail`, the part of the source that inversion missed, f - G(pivot), is added where the edit changes
     nothing, and the boundary is tuned to what is then missing; without it this is the paper's equation.
@@ -89,13 +92,28 @@ def stitch_frames(
         source = to_images(crops[rows], ws.device)
         with frozen(generator, parser):
             known = None if lower_face is None else torch.from_numpy(lower_face[rows, 0] > 0.5).to(ws.device)
-            given = generator, parser, source, pivots[rows], ws[rows], known
-            edited, missed, region = _before_tuning(*given, config, dtype)
+            bends = None if fields is None else torch.from_numpy(fields[rows]).to(ws.device)
+            edit = _Edit(ws[rows], bends, dtype)
+            edited, missed, region = _before_tuning(generator, parser, source, pivots[rows], edit, known, config)
         masks = region_masks(region, config.dilation)
-        parts.append(_stitch_batch(tuned, weights, ws[rows], source - missed, edited, missed, masks, config, dtype))
+        parts.append(_stitch_batch(tuned, weights, edit, source - missed, edited, missed, masks, config))
         if progress is not None:
             progress(min(first + config.batch_size, len(crops)), len(crops))
     return Stitched(*(np.concatenate([getattr(p, name) for p in parts]) for name in Stitched.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """Codes, by what their pictures are bent, and the precision that they are painted in."""
+
+    ws: torch.Tensor
+    fields: torch.Tensor | None
+    dtype: torch.dtype
+
+    def paint(self, generator: Any, rows: list[int]) -> torch.Tensor:
+        with autocast(self.ws.device, self.dtype):
+            images = generator.synthesise(self.ws[rows]).float()
+        return images if self.fields is None else warp(images, self.fields[rows])
 
 
 def parsed_region(parser: nn.Module, source: torch.Tensor, edited: torch.Tensor, region: str) -> torch.Tensor:
@@ -139,30 +157,28 @@ def match_border(images: torch.Tensor, source: torch.Tensor, boundary: torch.Ten
     return images + difference / (_blur(boundary, sigma) + 0.05)
 
 
-def _before_tuning(generator, parser, source, pivots, ws, region, config, dtype) -> list[torch.Tensor]:
+def _before_tuning(generator, parser, source, pivots, edit: _Edit, region, config) -> list[torch.Tensor]:
     """The untuned edit, the detail that inversion missed, and the region: the given one, or what the parser finds."""
 
     def work(rows: list[int]) -> tuple[torch.Tensor, ...]:
-        with torch.no_grad(), autocast(ws.device, dtype):
-            edited = generator.synthesise(ws[rows]).float()
+        edited = edit.paint(generator, rows)
+        with autocast(edit.ws.device, edit.dtype):
             missed = _missed_detail(generator, source[rows], edited, pivots[rows], config)
             if region is not None:
                 return edited, missed, region[rows]
             return edited, missed, parsed_region(parser, source[rows], edited, config.region)
 
-    parts = in_batches(list(range(len(ws))), len(ws), work, device=ws.device)[1]
+    with torch.no_grad():
+        parts = in_batches(list(range(len(pivots))), len(pivots), work, device=pivots.device)[1]
     return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
-def _stitch_batch(tuned, weights, ws, source, edited, missed, masks, config, dtype) -> Stitched:
+def _stitch_batch(tuned, weights, edit: _Edit, source, edited, missed, masks, config) -> Stitched:
     """`source`: what the generator shall show at the boundary; `missed`: what is added to its picture in the end."""
     optimiser = torch.optim.Adam(weights.values(), lr=config.learning_rate)
-    batch_size, borders, taken = len(ws), [], 0
-    parameters, everything = list(weights.values()), list(range(len(ws)))
-
-    def paint(rows: list[int]) -> torch.Tensor:
-        with autocast(ws.device, dtype):
-            return tuned.synthesise(ws[rows]).float()
+    count, device = len(source), source.device
+    batch_size, borders, taken = count, [], 0
+    parameters, everything = list(weights.values()), list(range(count))
 
     def loss(images: torch.Tensor, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         given = images, source[rows], edited[rows], masks.boundary[rows], masks.inside[rows]
@@ -170,23 +186,23 @@ def _stitch_batch(tuned, weights, ws, source, edited, missed, masks, config, dty
 
     def look(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
-            images = paint(rows)
+            images = edit.paint(tuned, rows)
             return images, loss(images, rows)[1]
 
     def work(rows: list[int]) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-        value, border = loss(paint(rows), rows)
-        gradients = torch.autograd.grad(value.sum() / len(ws), parameters, allow_unused=True)
+        value, border = loss(edit.paint(tuned, rows), rows)
+        gradients = torch.autograd.grad(value.sum() / count, parameters, allow_unused=True)
         return border.detach(), list(gradients)
 
     looked = None  # mostly there is nothing to tune: then one look is enough
     if config.border_threshold > 0:
-        batch_size, looked = in_batches(everything, batch_size, look, device=ws.device)
+        batch_size, looked = in_batches(everything, batch_size, look, device=device)
         borders.append(torch.cat([border for _, border in looked]).cpu())
     for _ in range(config.steps):
         if borders and borders[-1].max() < config.border_threshold:
             break
         looked = None
-        batch_size, parts = in_batches(everything, batch_size, work, device=ws.device)
+        batch_size, parts = in_batches(everything, batch_size, work, device=device)
         borders.append(torch.cat([border for border, _ in parts]).cpu())
         if borders[-1].max() < config.border_threshold:
             break
@@ -197,7 +213,7 @@ def _stitch_batch(tuned, weights, ws, source, edited, missed, masks, config, dty
         optimiser.step()
         taken += 1
     if looked is None:
-        looked = in_batches(everything, batch_size, look, device=ws.device)[1]
+        looked = in_batches(everything, batch_size, look, device=device)[1]
     with torch.no_grad():
         images = torch.cat([image for image, _ in looked]) + missed
         border = torch.cat([value for _, value in looked]).cpu()
@@ -205,7 +221,7 @@ def _stitch_batch(tuned, weights, ws, source, edited, missed, masks, config, dty
             images = match_border(images, source + missed, masks.boundary)
     alpha = (masks.alpha[:, 0] * 255).round().byte().cpu().numpy()
     before = borders[0] if borders else border
-    return Stitched(to_crops(images), alpha, before.numpy(), border.numpy(), np.full(len(ws), taken))
+    return Stitched(to_crops(images), alpha, before.numpy(), border.numpy(), np.full(count, taken))
 
 
 def _missed_detail(generator, source, edited, pivots, config) -> torch.Tensor:

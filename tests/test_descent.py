@@ -121,22 +121,3 @@ def test_workers_share_the_cores():
     assert workers.count == descent.MAX_WORKERS
     assert workers.threads.submit(torch.get_num_threads).result() == 8 // descent.MAX_WORKERS
     assert descent._workers(1) is None
-
-
-def test_balanced_units_help_where_all_problems_are_flat_in_the_same_directions():
-    curvature = torch.logspace(0, 3, 24)
-    goals = 1 + 0.1 * torch.randn(5, 24, generator=torch.Generator().manual_seed(0))
-
-    def function(x):
-        return (curvature * (x - goals) ** 2).sum(1) / 2, curvature * (x - goals)
-
-    values = {}
-    for balance in (0.0, 0.5):
-        search, point = QuasiNewton(torch.zeros(5, 24), 1.0, balance), torch.zeros(5, 24)
-        for _ in range(8):
-            search.tell(*function(point))
-            point = search.ask()
-        search.tell(function(point)[0])
-        values[balance] = search.value
-        torch.testing.assert_close(function(search.best)[0], search.value, rtol=1e-3, atol=1e-3)
-    assert values[0.5].mean() < values[0.0].mean()

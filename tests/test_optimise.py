@@ -187,16 +187,3 @@ def test_shifted_heatmaps_move_each_landmark_by_its_own_way():
 def test_unknown_choices_are_named(tiny_networks, frames, options):
     with pytest.raises(UsageError, match="Known"):
         solve(tiny_networks, frames, dataclasses.replace(CONFIG, **options))
-
-
-def test_free_steps_go_on_from_the_shot_s_space_and_lower_the_objective(tiny_networks, frames):
-    config = dataclasses.replace(CONFIG, latent_space="shot", target_heatmaps="shifted", free_steps=0, steps=3)
-    space = latent_space(tiny_networks.generator, config, frames.pivots)
-    given = (tiny_networks.generator, tiny_networks.landmarker, tiny_networks.perceptual, space, frames)
-    held = optimise.optimise_frames(*given, config)
-    freed = optimise.optimise_frames(*given, dataclasses.replace(config, free_steps=4))
-    np.testing.assert_array_equal(freed.losses["start"], held.losses["start"])
-    assert freed.losses["total"].mean() < held.losses["total"].mean()
-    assert (freed.steps == held.steps + 4).all() and torch.equal(freed.coordinates, held.coordinates)
-    inside = frames.pivots + space.decode(space.encode(held.ws - frames.pivots))
-    torch.testing.assert_close(inside, held.ws, atol=1e-3, rtol=1e-3)

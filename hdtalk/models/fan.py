@@ -85,18 +85,25 @@ def heatmaps_to_landmarks(heatmaps: torch.Tensor, decode: Literal["centroid", "q
     height, width = heatmaps.shape[-2:]
     best = heatmaps.flatten(2).argmax(-1)
     cells = torch.stack([best % width, best // width], dim=-1)  # [N, 68, 2]
-    reach = 2 if decode == "centroid" else 1
-    window = _around(heatmaps, cells, reach)  # [N, 68, 2 reach + 1, 2 reach + 1]
     if decode == "centroid":
-        mass = window.clamp(min=0).square()
-        steps = torch.arange(-reach, reach + 1, dtype=mass.dtype, device=mass.device)
-        moments = torch.stack([(mass.sum(-2) * steps).sum(-1), (mass.sum(-1) * steps).sum(-1)], dim=-1)
-        offset = moments / mass.sum((-2, -1)).clamp(min=1e-12)[..., None]
-    else:
-        slope = torch.stack([window[..., 1, 2] - window[..., 1, 0], window[..., 2, 1] - window[..., 0, 1]], dim=-1)
-        limits = torch.tensor([width - 1, height - 1], device=cells.device)
-        inside = ((cells > 0) & (cells < limits)).all(-1, keepdim=True)
-        offset = 0.25 * slope.sign() * inside
+        return centroids(heatmaps, cells)
+    window = _around(heatmaps, cells, 1)  # [N, 68, 3, 3]
+    slope = torch.stack([window[..., 1, 2] - window[..., 1, 0], window[..., 2, 1] - window[..., 0, 1]], dim=-1)
+    limits = torch.tensor([width - 1, height - 1], device=cells.device)
+    inside = ((cells > 0) & (cells < limits)).all(-1, keepdim=True)
+    return (cells + 0.25 * slope.sign() * inside + 0.5) * STRIDE_PX
+
+
+def centroids(heatmaps: torch.Tensor, cells: torch.Tensor, least_mass: float = 1e-12) -> torch.Tensor:
+    """Centres of mass of the squared maps in the 5 x 5 cells around given ones: float `[N, 68, 2]`, pixels as above.
+
+    `heatmaps`: float `[N, 68, H, W]`; `cells`: int `[N, 68, 2]`, (x, y). Has a gradient. Windows with no more than
+    about `least_mass` in them have their centre at their cell.
+    """
+    mass = _around(heatmaps, cells, 2).clamp(min=0).square()
+    steps = torch.arange(-2, 3, dtype=mass.dtype, device=mass.device)
+    moments = torch.stack([(mass.sum(-2) * steps).sum(-1), (mass.sum(-1) * steps).sum(-1)], dim=-1)
+    offset = moments / mass.sum((-2, -1)).clamp(min=least_mass)[..., None]
     return (cells + offset + 0.5) * STRIDE_PX
 
 

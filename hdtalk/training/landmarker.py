@@ -5,10 +5,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from hdtalk.losses.landmark import gaussian_heatmaps
-from hdtalk.models.fan import FAN, heatmaps_to_landmarks
+from hdtalk.models.fan import FAN, STRIDE_PX, centroids, heatmaps_to_landmarks
 from hdtalk.models.integral_regressor import IntegralRegressor
 from hdtalk.training.augment import (
     camera_faults,
@@ -22,6 +23,7 @@ from hdtalk.training.loop import Replayed, Task, TrainConfig, picture_grid, to_u
 from hdtalk.training.rendered import DeviceStills
 
 SIDE_PX = 256
+LEAST_MASS = 1e-3  # emptier windows have no centre to correct yet
 
 
 def augmented(data: DeviceStills, indices: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, np.ndarray]:
@@ -87,8 +89,36 @@ class _LandmarkTask(Task):
         write_network(folder, role, averages["net"], architecture, self.sizes, described, measures)
 
 
+def place_loss(heatmaps: torch.Tensor, points_px: torch.Tensor) -> torch.Tensor:
+    """How far the maps' centres, as they are decoded, lie from the truth `[N,68,2]` (px), where that is in the picture:
+    a scalar, in pixels; quadratic below one. The windows are those around the truth."""
+    side = heatmaps.shape[-1]
+    cells = (points_px / STRIDE_PX).floor().long()
+    inside = ((cells >= 0) & (cells < side)).all(-1)
+    found = centroids(heatmaps.float(), cells.clamp(0, side - 1), LEAST_MASS)
+    return F.smooth_l1_loss(found[inside], points_px[inside])
+
+
+def grown(smaller: dict[str, torch.Tensor], net: FAN) -> dict[str, torch.Tensor]:
+    """Weights for a FAN from those of one with fewer hourglasses: the new ones start as copies of its last, and what
+    ties them to it as it was drawn, but a tenth as strong."""
+    last = max(k for k in range(net.num_modules) if f"l{k}.weight" in smaller)
+    state = net.state_dict()
+    for name, drawn in state.items():
+        part, _, rest = name.partition(".")
+        older = f"{part[:-1]}{last}.{rest}"
+        if name in smaller:
+            state[name] = smaller[name]
+        elif older in smaller:
+            state[name] = smaller[older]
+        elif part[:2] in ("al", "bl"):
+            state[name] = 0.1 * drawn
+    return state
+
+
 class LandmarkerTask(_LandmarkTask):
-    """FAN on Gaussian heat maps; positive cells weigh more, else an empty map is the easiest answer."""
+    """FAN on Gaussian heat maps, and on where they are decoded to be; positive cells weigh more, else an empty map is
+    the easiest answer."""
 
     name = "landmarker"
 
@@ -101,9 +131,10 @@ class LandmarkerTask(_LandmarkTask):
         target = gaussian_heatmaps(points, SIDE_PX)
         weight = 1 + 15 * target
         stacks = self.run((images + 1) / 2)
-        loss = sum((weight * (stack.float() - target).square()).mean() for stack in stacks) * 100
-        self.update(loss)
-        return {"loss": loss}
+        maps = sum((weight * (stack.float() - target).square()).mean() for stack in stacks) * 100
+        places = sum(place_loss(stack, points) for stack in stacks)
+        self.update(maps + places)
+        return {"maps": maps, "places": places / len(stacks)}
 
     def predict(self, net, images):
         with self.autocast():

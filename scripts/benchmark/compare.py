@@ -136,9 +136,9 @@ def fast_slice(sides: Sides, plan: Plan, prepared: Prepared) -> dict[str, float]
     timed("refine", lambda: invert.refine_pivots(*pair, frames.crops, pivots, settings, dtype), 1 / count)
     few, planned = _tuning_slice(settings), _tuning_steps(settings, total)
     made = timed("tune", lambda: _tune(sides, prepared, few), planned / few / total)
-    solution = timed("optimise", lambda: _follow(sides, prepared, made), 1 / count)
+    solution, fields = timed("optimise", lambda: _follow(sides, prepared, made), 1 / count)
     clock = fast.Clock(device)
-    fast.stitch_shot(networks, made.generator, made.pivots, solution.ws, frames, config, device, dtype, clock)
+    fast.stitch_shot(networks, made.generator, made.pivots, solution.ws, fields, frames, config, device, dtype, clock)
     parts["stitch"] = clock.seconds["stitch"] / count
     inversion = sum(parts[name] for name in ("encode", "shared offset", "refine", "tune") if name in parts)
     stages = {"invert": inversion, "optimise": parts["optimise"], "stitch": parts["stitch"]}
@@ -223,16 +223,16 @@ def _tune(sides: Sides, prepared: Prepared, steps: int) -> invert.Tuning:
     )  # fmt: skip
 
 
-def _follow(sides: Sides, prepared: Prepared, made: invert.Tuning) -> optimise.Solution:
+def _follow(sides: Sides, prepared: Prepared, made: invert.Tuning) -> tuple[optimise.Solution, np.ndarray | None]:
     networks, frames, config = sides.networks, prepared.frames, sides.fast.optimise
     given = optimise.Frames(frames.crops, made.pivots, frames.source_px, frames.target_px)
     if config.joint and prepared.space.name == "shot":
         codes = LandmarkCodes(frames.source_px, made.pivots, frames.crops.shape[-1], config)
-        config = optimise.free_if_needed(codes, frames.target_px, frames.crops.shape[-1], config)
         given = optimise.shot_starts(codes, given, config)
-    return optimise.optimise_frames(
+    solution = optimise.optimise_frames(
         made.generator, networks.landmarker, networks.perceptual, prepared.space, given, config, dtype=sides.dtype
     )
+    return solution, optimise.mouth_fields(given, config)
 
 
 def _tuning_slice(settings) -> int:
@@ -292,11 +292,11 @@ def _fast_flops(sides: Sides, plan: Plan, prepared: Prepared) -> dict[str, float
             lambda: invert.shared_offset(*pair, prepared.pivots, lambda i: frames.crops[i], short, dtype)
         )
         flops += once * settings.shared_steps / total
-    following = count_flops(lambda: kept.append(_follow(sides, prepared, made)))
-    clock, ws = fast.Clock(sides.device), kept[1].ws
+    following = count_flops(lambda: kept.extend(_follow(sides, prepared, made)))
+    clock, ws, fields = fast.Clock(sides.device), kept[1].ws, kept[2]
     stitching = count_flops(
         lambda: fast.stitch_shot(
-            networks, made.generator, made.pivots, ws, frames, sides.fast, sides.device, dtype, clock
+            networks, made.generator, made.pivots, ws, fields, frames, sides.fast, sides.device, dtype, clock
         )
     )  # fmt: skip
     stages = {"invert": flops, "optimise": following / count, "stitch": stitching / count}

@@ -59,9 +59,9 @@ def run(
     clock = Clock(device)
     pivots, generator, losses = invert_shot(networks, shot, config, device, dtype, clock)
     report("inversion")
-    ws, objective = follow_shot(networks, generator, pivots, shot, config, device, dtype, clock)
+    ws, fields, objective = follow_shot(networks, generator, pivots, shot, config, device, dtype, clock)
     report("optimisation")
-    parts = stitch_shot(networks, generator, pivots, ws, shot, config, device, dtype, clock)
+    parts = stitch_shot(networks, generator, pivots, ws, fields, shot, config, device, dtype, clock)
     report("stitching")
     pictures, alpha, border = (
         np.concatenate([getattr(p, name) for p in parts]) for name in ("crops", "alpha", "border")
@@ -95,7 +95,7 @@ def invert_shot(networks, shot: Shot, config: EditConfig, device, dtype, clock: 
 
 
 def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, device, dtype, clock: Clock):
-    """(Codes, B's own objective at its start and end)."""
+    """(Codes, fields that bend their pictures or None, B's own objective at its start and end)."""
     settings = config.optimise
     sample = np.unique(np.linspace(0, len(shot) - 1, SHOT_SAMPLE).round().astype(int))
     space = latent_space(networks.generator, settings, pivots[sample].cpu(), config.seed)
@@ -103,7 +103,6 @@ def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, dev
     whole = optimise.Frames(shot.crops, pivots, shot.source_px, shot.target_px)
     if settings.joint and space.name == "shot":
         codes = LandmarkCodes(shot.source_px[sample], pivots[sample], shot.crops.shape[-1], settings)
-        settings = optimise.free_if_needed(codes, shot.target_px, shot.crops.shape[-1], settings)
         whole = optimise.shot_starts(codes, whole, settings)
     solve = {"generator": generator, "landmarker": networks.landmarker, "perceptual": networks.perceptual}
     solve |= {"space": space, "config": settings, "dtype": dtype}
@@ -111,7 +110,7 @@ def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, dev
     if settings.joint and settings.anchors and space.name != "shot":
         chosen = optimise.choose_anchors(displacements, settings.anchors)
         anchors = optimise.optimise_frames(**solve, frames=whole[chosen], independent=True).coordinates
-    before, before_pivot, ws, losses = None, None, [], []
+    before, before_pivot, ws, fields, losses = None, None, [], [], []
     for rows in _chunks(len(shot), settings.chunk_frames):
         frames, start = whole[rows], None
         if anchors is not None:
@@ -121,12 +120,18 @@ def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, dev
         )
         before, before_pivot = solution.ws[-1], frames.pivots[-1]
         ws.append(solution.ws)
+        fields.append(optimise.mouth_fields(frames, settings))
         losses.append(solution.losses)
     clock.mark("optimise")
-    return torch.cat(ws), {k: float(np.concatenate([part[k] for part in losses]).mean()) for k in ("start", "total")}
+    bent = None if fields[0] is None else np.concatenate(fields)
+    return (
+        torch.cat(ws),
+        bent,
+        {k: float(np.concatenate([part[k] for part in losses]).mean()) for k in ("start", "total")},
+    )
 
 
-def stitch_shot(networks, generator, pivots, ws, shot: Shot, config: EditConfig, device, dtype, clock: Clock):
+def stitch_shot(networks, generator, pivots, ws, fields, shot: Shot, config: EditConfig, device, dtype, clock: Clock):
     """One `Stitched` per chunk."""
     settings, side = config.stitch, shot.crops.shape[-1]
     lower = settings.region == "lower" or (
@@ -145,6 +150,7 @@ def stitch_shot(networks, generator, pivots, ws, shot: Shot, config: EditConfig,
                 ws[rows],
                 settings,
                 lower_face=mask,
+                fields=None if fields is None else fields[rows],
                 dtype=dtype,
             )  # fmt: skip
         )

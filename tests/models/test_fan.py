@@ -6,7 +6,7 @@ import torch
 from official_keys import fan as official_keys
 
 from hdtalk.losses.landmark import gaussian_heatmaps
-from hdtalk.models.fan import FAN, heatmaps_to_landmarks
+from hdtalk.models.fan import FAN, centroids, heatmaps_to_landmarks
 
 
 @pytest.mark.parametrize("num_modules", [1, 2, 4])
@@ -70,6 +70,23 @@ def test_centroid_stays_inside_at_the_border():
     found = heatmaps_to_landmarks(gaussian_heatmaps(corners_px[None], 256))[0]
     assert (found - corners_px).abs().max() < 3
     assert found.min() > 0 and found.max() < 256
+
+
+def test_centroids_pull_maps_towards_where_they_should_be():
+    torch.manual_seed(0)
+    wanted_px = torch.rand(2, 68, 2) * 200 + 28
+    heatmaps = gaussian_heatmaps(wanted_px + 2.0, 256).requires_grad_()
+    cells = (wanted_px / 4).floor().long()
+
+    def error_px() -> torch.Tensor:
+        return (centroids(heatmaps, cells, 1e-3) - wanted_px).abs().mean()
+
+    before = error_px()
+    (gradient,) = torch.autograd.grad(before, heatmaps)
+    heatmaps = heatmaps.detach() - 20 * gradient
+    assert 1.7 < before < 2.1 and error_px() < 0.7 * before
+    heatmaps = torch.zeros(1, 68, 64, 64)
+    torch.testing.assert_close(centroids(heatmaps, cells[:1], 1e-3), (cells[:1] + 0.5) * 4)
 
 
 def test_quarter_is_the_official_rule():

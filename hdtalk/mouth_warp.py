@@ -1,0 +1,51 @@
+"""What a shot's codes do not show of a mouth, its picture is bent to: fields of displacements, and their use."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.interpolate import RBFInterpolator
+
+from hdtalk.regions import lower_face_mask
+
+GRID = 64  # nodes along a side of a field
+MOUTH = slice(48, 68)
+HELD = np.r_[0:17, 27:48]  # jaw, nose and eyes stay where they are, and so does the crop's edge
+SMOOTHING = 8e-5  # of the thin plate, for lengths in sides: landmarks that contradict each other are not torn apart
+
+
+def warp_fields(shown_px: np.ndarray, target_px: np.ndarray, side: int, reach: float) -> np.ndarray:
+    """Fields that move the mouth from where a picture shows it to where it shall be: float32 `[n, 2, 64, 64]`, (x, y) in
+    sides of the crop, by thin plates.
+
+    `shown_px`, `target_px`: landmarks `[n, 68, 2]`, pixels of a crop of `side` (pixel centres at whole numbers).
+    `reach`: no landmark is moved by more than this, in sides; where one would be, all of its frame are moved less.
+    Outside the lower face the field is zero.
+    """
+    nodes = (np.arange(GRID) + 0.5) / GRID
+    grid = np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2)
+    edge = np.array([(x, y) for x in np.linspace(0, 1, 7) for y in np.linspace(0, 1, 7) if {x, y} & {0.0, 1.0}])
+    fields = np.zeros((len(shown_px), 2, GRID, GRID), np.float32)
+    for field, shown, target in zip(fields, (shown_px + 0.5) / side, (target_px + 0.5) / side, strict=True):
+        moves = (target - shown)[MOUTH].astype(np.float64)
+        moves *= min(1.0, reach / np.linalg.norm(moves, axis=1).max().clip(1e-9))
+        held = np.concatenate([shown[HELD], edge])
+        plate = RBFInterpolator(
+            np.concatenate([shown[MOUTH] + moves, held]),
+            np.concatenate([moves, np.zeros_like(held)]),
+            smoothing=SMOOTHING,
+            kernel="thin_plate_spline",
+        )
+        field[:] = plate(grid).reshape(GRID, GRID, 2).transpose(2, 0, 1)
+    scale = GRID / side
+    return fields * lower_face_mask((shown_px + 0.5) * scale - 0.5, (target_px + 0.5) * scale - 0.5, GRID)
+
+
+def warp(images: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
+    """Float pictures `[n, C, R, R]` with what lies at x - field(x) shown at x; `fields` as above. Has a gradient; where
+    a field is zero, nothing changes."""
+    side = images.shape[-1]
+    position = (torch.arange(side, device=images.device, dtype=torch.float32) * 2 + 1) / side - 1
+    here = torch.stack(torch.meshgrid(position, position, indexing="xy"), -1)
+    dense = F.interpolate(fields, size=(side, side), mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
+    bent = F.grid_sample(images, here - 2 * dense, mode="bicubic", padding_mode="border", align_corners=False)
+    return torch.where((dense != 0).any(-1)[:, None], bent, images)

@@ -112,7 +112,7 @@ class OptimiseConfig:
     lambda_fan: float = 5e-3
     lambda_smooth: float = 3e-3
     smoothness: str = "latent"  # latent | feature (L^F_smooth of Table II) | none
-    lambda_feature_smooth: float = 0.1  # takes lambda_smooth's place there
+    lambda_feature_smooth: float = 3.0  # takes lambda_smooth's place there
     mouth_weight: float = 3.0  # a_i of equation (6)
     eyes_weight: float = 2.0
     target_heatmaps: str = "shifted"  # the maps of the picture that the descent starts from, moved | gaussian
@@ -134,7 +134,10 @@ class OptimiseConfig:
     rest_smooth_frames: float = 2.0  # ... and over what of the pivots landmarks do not explain
     steps: int = 2
     warm_steps: int = 4  # for frames that start from solved ones
-    warp_reach: float = 0.03  # the mouth is bent by so much at most to what such codes do not show, share of the side
+    warp_reach: float = (
+        0.03  # to what such codes do not show, a mouth is bent by at most this, share of the side, ...
+    )
+    warp_beyond: float = 0.004  # ... and not where it is less than this: the noise of landmarks
     anchors: int = 16  # frames with unlike targets that are solved first; the others start from them; 0: none
     joint: bool = True  # all frames of a chunk at once, smooth to both sides; otherwise one after the other
     chunk_frames: int = 32

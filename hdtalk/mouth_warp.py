@@ -13,12 +13,15 @@ HELD = np.r_[0:17, 27:48]  # jaw, nose and eyes stay where they are, and so does
 SMOOTHING = 8e-5  # of the thin plate, for lengths in sides: landmarks that contradict each other are not torn apart
 
 
-def warp_fields(shown_px: np.ndarray, target_px: np.ndarray, side: int, reach: float) -> np.ndarray:
-    """Fields that move the mouth from where a picture shows it to where it shall be: float32 `[n, 2, 64, 64]`, (x, y) in
-    sides of the crop, by thin plates.
+def warp_fields(
+    shown_px: np.ndarray, target_px: np.ndarray, side: int, reach: float, beyond: float = 0.0
+) -> np.ndarray:
+    """Fields that move the mouth from where a picture shows it to where it shall be: float32 `[n, 2, 64, 64]`, (x, y)
+    in sides of the crop, by thin plates.
 
     `shown_px`, `target_px`: landmarks `[n, 68, 2]`, pixels of a crop of `side` (pixel centres at whole numbers).
     `reach`: no landmark is moved by more than this, in sides; where one would be, all of its frame are moved less.
+    `beyond`: moves m of less than this, in sides, count as noise, and of longer ones m (1 - (beyond / |m|)^2) is left.
     Outside the lower face the field is zero.
     """
     nodes = (np.arange(GRID) + 0.5) / GRID
@@ -27,6 +30,7 @@ def warp_fields(shown_px: np.ndarray, target_px: np.ndarray, side: int, reach: f
     fields = np.zeros((len(shown_px), 2, GRID, GRID), np.float32)
     for field, shown, target in zip(fields, (shown_px + 0.5) / side, (target_px + 0.5) / side, strict=True):
         moves = (target - shown)[MOUTH].astype(np.float64)
+        moves *= (1 - (beyond / np.linalg.norm(moves, axis=1, keepdims=True).clip(1e-9)) ** 2).clip(0)
         moves *= min(1.0, reach / np.linalg.norm(moves, axis=1).max().clip(1e-9))
         held = np.concatenate([shown[HELD], edge])
         plate = RBFInterpolator(

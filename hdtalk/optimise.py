@@ -134,7 +134,7 @@ def mouth_fields(frames: Frames, config: OptimiseConfig = DEFAULTS) -> np.ndarra
     `[n, 2, 64, 64]` (see `mouth_warp`); None where codes do not start from what the shot suggests."""
     if frames.shown_px is None or config.warp_reach <= 0:
         return None
-    return warp_fields(frames.shown_px, frames.target_px, frames.crops.shape[-1], config.warp_reach)
+    return warp_fields(frames.shown_px, frames.target_px, frames.crops.shape[-1], config.warp_reach, config.warp_beyond)
 
 
 def choose_anchors(displacements: np.ndarray, count: int) -> np.ndarray:

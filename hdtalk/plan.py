@@ -90,7 +90,7 @@ def estimate_seconds(bundle, config: EditConfig, num_source: int, num_output: in
     invert, optimise, stitch = config.invert, config.optimise, config.stitch
     tuned = num_source * invert.passes if invert.passes else invert.steps * invert.batch_size
     anchors = min(optimise.anchors, num_output) if optimise.joint and optimise.latent_space != "shot" else 0
-    each = optimise.warm_steps if anchors else optimise.steps  # free steps are seldom needed
+    each = optimise.warm_steps if anchors else optimise.steps
     steps = each * num_output + anchors * optimise.steps
     borders = stitch.steps / 20 if stitch.border_threshold > 0 else stitch.steps * 1.4  # most are good without tuning
     return {

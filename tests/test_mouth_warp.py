@@ -71,6 +71,15 @@ def test_far_targets_are_drawn_in_as_a_whole(faces_px):
     assert max(lengths) < 1.2 * 0.02 and min(lengths) > 0.6 * 0.02
 
 
+def test_small_moves_count_as_noise_and_long_ones_stay(faces_px):
+    shown, target = faces_px[:1], smiling(faces_px[0])[None]
+    noise = shown.copy()
+    noise[:, MOUTH] += np.random.default_rng(0).uniform(-0.6, 0.6, (1, 20, 2)).astype(np.float32)
+    assert not warp_fields(shown, noise, SIDE, REACH, 0.004).any() and warp_fields(shown, noise, SIDE, REACH).any()
+    whole, careful = (warp_fields(shown, target, SIDE, REACH, beyond) for beyond in (0.0, 0.004))
+    assert 0.75 < np.abs(careful).max() / np.abs(whole).max() < 1.0
+
+
 def test_fields_do_not_depend_on_the_resolution(faces_px):
     target = smiling(faces_px[0])[None]
     small = warp_fields(faces_px[:1], target, SIDE, REACH)

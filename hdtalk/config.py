@@ -134,9 +134,7 @@ class OptimiseConfig:
     rest_smooth_frames: float = 2.0  # ... and over what of the pivots landmarks do not explain
     steps: int = 2
     warm_steps: int = 4  # for frames that start from solved ones
-    warp_reach: float = (
-        0.03  # to what such codes do not show, a mouth is bent by at most this, share of the side, ...
-    )
+    warp_reach: float = 0.03  # to what such codes do not show, a mouth is bent by at most this, share of the side, ...
     warp_beyond: float = 0.004  # ... and not where it is less than this: the noise of landmarks
     anchors: int = 16  # frames with unlike targets that are solved first; the others start from them; 0: none
     joint: bool = True  # all frames of a chunk at once, smooth to both sides; otherwise one after the other

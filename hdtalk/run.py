@@ -401,8 +401,8 @@ class Run:
                         progress=self._part_of("optimisation", done, total),
                     )  # fmt: skip
                     fields = optimise.mouth_fields(part, config)
-                    arrays = {} if fields is None else {"fields": fields}
-                    stage.save(number, {"ws": solution.ws.cpu().numpy(), **arrays, **_loss_arrays(solution)})
+                    bent = {} if fields is None else {"fields": fields}
+                    stage.save(number, {"ws": solution.ws.cpu().numpy(), **bent, **_loss_arrays(solution)})
                 done += len(rows)
                 self.report("optimisation", done, total)
             if not stage.complete:

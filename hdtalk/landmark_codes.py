@@ -52,19 +52,16 @@ class LandmarkCodes:
         Targets further from the shot's mean face than `config.start_reach` times its farthest frame are drawn in to
         there."""
         size = pivots[0].numel()
-        explained = self._within_reach(target_px) @ self._answers[:, :size]
+        answers = self._within_reach(target_px) @ self._answers
+        explained, shown = answers[:, :size], answers[:, size:]
         rest = pivots.double().cpu().flatten(1).numpy()
         rest = rest - self._kernel(self._features(source_px)) @ self._answers[:, :size]
         if smooth:
             explained = _smoothed(explained, self._config.start_smooth_frames)
             rest = _smoothed(rest, self._config.rest_smooth_frames)
         codes = torch.from_numpy((explained + rest).astype(np.float32))
-        return codes.reshape(-1, *self._code_shape).to(pivots.device), self.shown(target_px)
-
-    def shown(self, target_px: np.ndarray) -> np.ndarray:
-        """The landmarks that the codes for these targets are believed to show, float32 `[n, 68, 2]`."""
-        shown = self._within_reach(target_px) @ self._answers[:, -136:]
-        return (shown.reshape(-1, 68, 2) + self._mean_px).astype(np.float32)
+        shown_px = (shown.reshape(-1, 68, 2) + self._mean_px).astype(np.float32)
+        return codes.reshape(-1, *self._code_shape).to(pivots.device), shown_px
 
     def _within_reach(self, target_px: np.ndarray) -> np.ndarray:
         """Kernels of targets, drawn in to what the shot says anything about, `[n, N]`."""

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from scipy.interpolate import RBFInterpolator
 
+from hdtalk.losses.landmark import MOUTH
 from hdtalk.regions import lower_face_mask
 
 GRID = 64  # nodes along a side of a field
-MOUTH = slice(48, 68)
 HELD = np.r_[0:17, 27:48]  # jaw, nose and eyes stay where they are, and so does the crop's edge
 SMOOTHING = 8e-5  # of the thin plate, for lengths in sides: landmarks that contradict each other are not torn apart
 
@@ -32,6 +32,8 @@ def warp_fields(
         moves = (target - shown)[MOUTH].astype(np.float64)
         moves *= (1 - (beyond / np.linalg.norm(moves, axis=1, keepdims=True).clip(1e-9)) ** 2).clip(0)
         moves *= min(1.0, reach / np.linalg.norm(moves, axis=1).max().clip(1e-9))
+        if not moves.any():
+            continue
         held = np.concatenate([shown[HELD], edge])
         plate = RBFInterpolator(
             np.concatenate([shown[MOUTH] + moves, held]),

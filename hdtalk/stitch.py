@@ -161,15 +161,15 @@ def _before_tuning(generator, parser, source, pivots, edit: _Edit, region, confi
     """The untuned edit, the detail that inversion missed, and the region: the given one, or what the parser finds."""
 
     def work(rows: list[int]) -> tuple[torch.Tensor, ...]:
-        edited = edit.paint(generator, rows)
-        with autocast(edit.ws.device, edit.dtype):
+        with torch.no_grad():
+            edited = edit.paint(generator, rows)
+        with torch.no_grad(), autocast(edit.ws.device, edit.dtype):
             missed = _missed_detail(generator, source[rows], edited, pivots[rows], config)
             if region is not None:
                 return edited, missed, region[rows]
             return edited, missed, parsed_region(parser, source[rows], edited, config.region)
 
-    with torch.no_grad():
-        parts = in_batches(list(range(len(pivots))), len(pivots), work, device=pivots.device)[1]
+    parts = in_batches(list(range(len(pivots))), len(pivots), work, device=pivots.device)[1]
     return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 

@@ -126,6 +126,9 @@ class LandmarkerTask(_LandmarkTask):
         torch.manual_seed(config.seed)
         super().__init__(config, data, validation, FAN(**sizes), sizes)
 
+    def start_from(self, name, state):
+        super().start_from(name, grown(state, self.networks[name]))
+
     def step(self, step, progress, rng):
         images, points = self.batch(rng)
         target = gaussian_heatmaps(points, SIDE_PX)

@@ -59,6 +59,10 @@ class Task:
         self.networks: dict[str, nn.Module] = {}
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
 
+    def start_from(self, name: str, state: dict[str, torch.Tensor]) -> None:
+        """Begins with the weights `state` in the network `name`."""
+        self.networks[name].load_state_dict(state)
+
     def step(self, step: int, progress: float, rng: np.random.Generator) -> dict[str, float | torch.Tensor]:
         """One update of the networks; returns numbers to log (tensors wait on the device until they are written)."""
         raise NotImplementedError

@@ -80,7 +80,8 @@ class InvertConfig:
 
     chunk_frames: int = 32
     shared_steps: int = 40  # optimisation steps on one offset of all pivots before the generator is tuned
-    refine_steps: int = 6  # and on each pivot
+    refine_steps: int = 6  # and on each pivot of the first frame and ...
+    refine_every: int = 4  # every so many frames after it; those between go along
     refine_rate: float = 0.05  # step size of both, in standard deviations of w
     refine_pull: float = 1e-3  # of each pivot's layers towards their mean
     pivot_rate: float = 0.03  # step size of the pivots while the generator is tuned, in the same unit; 0: they stay
@@ -96,7 +97,8 @@ class InvertConfig:
     lambda_l2: float = 10.0
     lambda_lpips: float = 1.0
     lambda_structure: float = 2.0  # of 1 - SSIM, while the generator is tuned
-    lambda_locality: float = 10.0  # L_R holds its own weights, 0.1 and 0.1, of the PTI paper
+    lambda_locality: float = 0.0  # L_R holds its own weights, 0.1 and 0.1, of the PTI paper; codes that stay among the
+    # shot's own do not need it (Table II of the README)
     locality_alpha: float = 30.0
     locality_psi: float = 0.5  # truncation of the random codes
     locality_every: int = 4  # steps; its weight is multiplied by this so that the mean stays
@@ -142,6 +144,7 @@ class OptimiseConfig:
     batch_size: int = 4
     plateau: float = 2e-3  # a frame rests when its loss fell by less than this share over `patience` steps; 0: never
     patience: int = 1
+    probes: int = 4  # frames of a chunk that descend first, alone; where none leaves the plateau, all rest; 0: none
     perceptual_side: int = 256
 
 
@@ -228,6 +231,7 @@ PAPER = {
         "mouth_pixels": 1.0,
         "lambda_structure": 0.0,
         "refine_steps": 0,
+        "refine_every": 1,
         "passes": 300,
         "batch_size": 1,
         "optimiser": "adam",

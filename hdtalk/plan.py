@@ -92,11 +92,11 @@ def estimate_seconds(bundle, config: EditConfig, num_source: int, num_output: in
     anchors = min(optimise.anchors, num_output) if optimise.joint and optimise.latent_space != "shot" else 0
     each = optimise.warm_steps if anchors else optimise.steps
     steps = each * num_output + anchors * optimise.steps
+    refined = (invert.refine_steps + 1) * (1 + num_source // invert.refine_every)
     borders = stitch.steps / 20 if stitch.border_threshold > 0 else stitch.steps * 1.4  # most are good without tuning
     return {
         "faces": 0.1 * num_source,
-        "inversion": step
-        * (num_source * (invert.refine_steps + 1) + invert.shared_steps * invert.batch_size + tuned * 1.4),
+        "inversion": step * (num_source + refined + invert.shared_steps * invert.batch_size + tuned * 1.4),
         "optimisation": follow * steps,
         "stitching": step * (1 + borders) * num_output,
         "writing": 0.08 * num_output,

@@ -284,7 +284,7 @@ class Run:
         with self._timed("pivots"):
             inputs = {"crops": crops.stage.content_hash, "precision": str(self.dtype), "seed": str(self.config.seed)}
             inputs |= self._hashes("generator", "encoder", "perceptual")
-            encoded, pivots, content_hash = self._find_pivots(crops, inputs)
+            encoded, pivots, content_hash = self._find_pivots(face, crops, inputs)
         with self._timed("tuning"):
             inputs["landmarks"] = array_hash(face.landmarks_px)
             tuning = self.job.stage("tuning", inputs={"pivots": content_hash, **inputs}, config=config, version=3)
@@ -523,11 +523,12 @@ class Run:
 
     # ------------------------------------------------------------------------------------- parts of stages
 
-    def _find_pivots(self, crops: Crops, inputs) -> tuple[torch.Tensor, torch.Tensor, str]:
+    def _find_pivots(self, face: FaceTrack, crops: Crops, inputs) -> tuple[torch.Tensor, torch.Tensor, str]:
         """The encoder's codes, the pivots [n, num_ws, 512] made of them (both on the CPU), and the latter's hash."""
         config, bundle, count = self.config.invert, self.bundle, len(crops.rows)
-        chunks = _split(np.arange(count), config.chunk_frames)
-        encoding = self.job.stage("encoding", inputs=inputs, config=config.chunk_frames)
+        runs = _runs(crops.rows, face.cuts)
+        chunks = [part for run in runs for part in _split(run, config.chunk_frames)]
+        encoding = self.job.stage("encoding", inputs=inputs, config=config.chunk_frames, version=2)
         for number, indices in enumerate(chunks):
             if number not in encoding.chunks:
                 ws = invert.encode_pivots(bundle.encoder, crops.read(indices), config.batch_size, self.dtype)
@@ -536,7 +537,7 @@ class Run:
             encoding.finish()
         encoded = torch.from_numpy(np.concatenate([encoding.load(number)["ws"] for number in range(len(chunks))]))
         stage = self.job.stage(
-            "pivots", inputs={"encoding": encoding.content_hash, **inputs}, config=_pivot_settings(config)
+            "pivots", inputs={"encoding": encoding.content_hash, **inputs}, config=_pivot_settings(config), version=2
         )
         networks = (bundle.generator, bundle.perceptual)
         if 0 not in stage.chunks:
@@ -699,8 +700,8 @@ class _Checkpoints:
 
 def _pivot_settings(config) -> dict[str, Any]:
     """The settings that the pivots depend on."""
-    names = ["chunk_frames", "batch_size", "shared_steps", "refine_steps", "refine_rate", "refine_pull", "lambda_l2"]
-    names += ["lambda_lpips", "perceptual_side"]
+    names = ["chunk_frames", "batch_size", "shared_steps", "refine_steps", "refine_every", "refine_rate"]
+    names += ["refine_pull", "lambda_l2", "lambda_lpips", "perceptual_side"]
     return {name: getattr(config, name) for name in names}
 
 

@@ -16,7 +16,7 @@ from hdtalk.pipeline import edit_video
 ENCODER = {"resolution": 1024, "units": [1, 1, 1, 1], "channels": [16, 16, 16, 16], "input_size": 256}
 STEPS = {
     "precision": "float32",
-    "invert": {"steps": 1, "shared_steps": 1, "refine_steps": 1, "locality_every": 1},
+    "invert": {"steps": 1, "shared_steps": 1, "refine_steps": 1, "lambda_locality": 10.0, "locality_every": 1},
     "optimise": {"steps": 1, "anchors": 0},
     "stitch": {"steps": 1, "border_threshold": 0.0},
 }

@@ -12,7 +12,7 @@ from hdtalk.config import InvertConfig
 from hdtalk.errors import ResourceError
 from hdtalk.images import to_images
 
-CONFIG = InvertConfig(steps=6, batch_size=3, checkpoint_s=0.0, locality_every=2, refine_steps=8)
+CONFIG = InvertConfig(steps=6, batch_size=3, checkpoint_s=0.0, lambda_locality=10.0, locality_every=2, refine_steps=8)
 
 
 class Memory:
@@ -52,6 +52,19 @@ def test_refinement_brings_the_untuned_pictures_nearer(tiny_networks, tiny_crops
     same = dataclasses.replace(CONFIG, refine_steps=0)
     kept = invert.refine_pivots(tiny_networks.generator, tiny_networks.perceptual, crops, start, same)
     torch.testing.assert_close(kept, start, rtol=0, atol=0)
+
+
+def test_frames_between_refined_ones_go_along(tiny_networks, tiny_crops):
+    crops, ws = (array[:6] for array in tiny_crops)
+    networks = tiny_networks.generator, tiny_networks.perceptual
+    every, some = (dataclasses.replace(CONFIG, refine_every=every) for every in (1, 3))
+    chosen = np.array([0, 3, 5])
+    alone = invert.refine_pivots(*networks, crops[chosen], ws[chosen] + 0.3, every) - (ws[chosen] + 0.3)
+    moves = invert.refine_pivots(*networks, crops, ws + 0.3, some) - (ws + 0.3)
+    assert alone.norm() > 0.01
+    torch.testing.assert_close(moves[chosen], alone, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(moves[1], (2 * moves[0] + moves[3]) / 3, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(moves[4], (moves[3] + moves[5]) / 2, atol=1e-5, rtol=1e-4)
 
 
 def test_one_offset_for_all_frames_is_found(tiny_networks, tiny_crops):

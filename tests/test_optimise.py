@@ -140,6 +140,19 @@ def test_other_terms_run_to_an_end(tiny_networks, frames, option):
     assert np.isfinite(solution.losses["total"]).all()
 
 
+def test_all_frames_rest_where_none_that_tries_gains(tiny_networks, frames):
+    started = dataclasses.replace(frames, shown_px=frames.source_px)[[2, 3, 0, 1]]
+    little = dataclasses.replace(CONFIG, probes=1, plateau=0.9, patience=1)  # no start falls by so much
+    solution = solve(tiny_networks, started, little)
+    assert torch.equal(solution.ws, started.pivots) and not solution.steps.any()
+    np.testing.assert_array_equal(solution.losses["total"], solution.losses["start"])
+    assert solve(tiny_networks, frames, little).steps.any()  # nothing is known of these starts
+    gaining = dataclasses.replace(little, plateau=1e-6)
+    every = solve(tiny_networks, started, dataclasses.replace(gaining, probes=0))
+    assert torch.equal(solve(tiny_networks, started, gaining).ws, every.ws)
+    assert every.steps.any()
+
+
 def test_a_frame_on_a_plateau_rests(tiny_networks, frames):
     config = dataclasses.replace(CONFIG, learning_rate=1e-9, steps=20, patience=2)
     assert (solve(tiny_networks, frames, config, independent=True).steps == 3).all()

@@ -22,6 +22,7 @@ SMALL = {
         "refine_steps": 2,
         "chunk_frames": 4,
         "checkpoint_s": 0.0,
+        "lambda_locality": 10.0,
         "locality_every": 2,
     },
     "optimise": {"steps": 3, "warm_steps": 2, "anchors": 3, "chunk_frames": 4},

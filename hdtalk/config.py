@@ -231,7 +231,6 @@ PAPER = {
         "mouth_pixels": 1.0,
         "lambda_structure": 0.0,
         "refine_steps": 0,
-        "refine_every": 1,
         "passes": 300,
         "batch_size": 1,
         "optimiser": "adam",

@@ -526,8 +526,7 @@ class Run:
     def _find_pivots(self, face: FaceTrack, crops: Crops, inputs) -> tuple[torch.Tensor, torch.Tensor, str]:
         """The encoder's codes, the pivots [n, num_ws, 512] made of them (both on the CPU), and the latter's hash."""
         config, bundle, count = self.config.invert, self.bundle, len(crops.rows)
-        runs = _runs(crops.rows, face.cuts)
-        chunks = [part for run in runs for part in _split(run, config.chunk_frames)]
+        chunks = [part for run in _runs(crops.rows, face.cuts) for part in _split(run, config.chunk_frames)]
         encoding = self.job.stage("encoding", inputs=inputs, config=config.chunk_frames, version=2)
         for number, indices in enumerate(chunks):
             if number not in encoding.chunks:
@@ -723,10 +722,10 @@ def _loss_arrays(solution: optimise.Solution) -> dict[str, np.ndarray]:
     return {**{f"loss.{name}": values for name, values in solution.losses.items()}, "steps": solution.steps}
 
 
-def _runs(outputs: np.ndarray, cuts: tuple[int, ...]) -> list[np.ndarray]:
-    """Rows of `outputs` as runs of consecutive output frames that no cut parts."""
-    breaks = [r for r in range(1, len(outputs)) if outputs[r] != outputs[r - 1] + 1 or int(outputs[r]) in cuts]
-    return np.split(np.arange(len(outputs)), breaks)
+def _runs(frames: np.ndarray, cuts: tuple[int, ...]) -> list[np.ndarray]:
+    """Rows of `frames` as runs of consecutive ones that no cut parts; `cuts` are counted as the frames are."""
+    breaks = [r for r in range(1, len(frames)) if frames[r] != frames[r - 1] + 1 or int(frames[r]) in cuts]
+    return np.split(np.arange(len(frames)), breaks)
 
 
 def _around(rows: np.ndarray, run: np.ndarray, margin: int) -> np.ndarray:

@@ -15,11 +15,11 @@ from typing import Any
 
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import DISK_FULL, HDTalkError, InputError, ResourceError, Stopped, UsageError
-from hdtalk.job import folder_beside, is_claimed, write_atomically
+from hdtalk.job import array_hash, folder_beside, is_claimed, write_atomically
 from hdtalk.media import VIDEO_SUFFIXES
 from hdtalk.options import resolve
 from hdtalk.pipeline import EditResult, InversionResult, edit_video, invert_video
-from hdtalk.run import emotion_source
+from hdtalk.run import emotion_source, read_landmarks
 from hdtalk.store import file_hash
 from hdtalk.weights import load_bundle
 
@@ -185,6 +185,8 @@ def _changed(work: Work, wanted: dict[str, Any]) -> list[str]:
         return []
     given = {"video": work.video, "speech": work.speech}
     files = [kind for kind, path in given.items() if not _is_file(inputs.get(kind), path)]
+    if not _is_track(inputs.get("track"), work.track):
+        files.append("track")
     return files + [name for name, value in wanted.items() if had.get(name, value) != value]
 
 
@@ -200,6 +202,17 @@ def _is_file(known: dict[str, str] | None, path: Path | None) -> bool:
     if known is None or path is None:
         return known is None and path is None
     return known["path"] == str(path) or known["sha256"] == file_hash(path)
+
+
+def _is_track(known: dict[str, str] | None, path: Path | None) -> bool:
+    """Whether a manifest's record of a track means these landmarks, or both are none."""
+    if known is None or path is None:
+        return known is None and path is None
+    try:
+        track_px = read_landmarks(path)
+    except InputError:
+        return False
+    return track_px is not None and known["sha256"] == array_hash(track_px)
 
 
 def _there(work: Work, earlier: Row | None) -> Row:

@@ -359,7 +359,11 @@ def _stage_options(command):
         click.option("--trim-end", type=float, help="Where to end, in seconds of the video."),
         click.option("--codec", default=defaults.media.codec, show_default=True, help="Video encoder of the output."),
         click.option(
-            "--crf", type=int, default=defaults.media.crf, show_default=True, help="Its quality; lower is better."
+            "--crf",
+            type=int,
+            default=defaults.media.crf,
+            show_default=True,
+            help="Its quality, of x264, x265, AV1 and VP9; lower is better.",
         ),
         click.option(
             "--track",
@@ -414,8 +418,8 @@ def _stage_options(command):
 def edit(video, speech, job, resume, settings, dry_run, as_json, **options) -> None:
     """Re-voice VIDEO with SPEECH (any audio or video file).
 
-    Writes OUT.mp4, OUT.json (what was done and how well) and OUT.job (intermediate results: a stopped run goes on
-    there; with the same --job, another speech over the same video re-uses its inversion).
+    Writes OUT.mp4, OUT.json (what was done and how well) and OUT.mp4.job (intermediate results: a stopped run goes
+    on there; with the same --job, another speech over the same video re-uses its inversion).
 
     \b
     hdtalk edit talk.mp4 speech.wav -o out.mp4
@@ -437,8 +441,8 @@ def edit(video, speech, job, resume, settings, dry_run, as_json, **options) -> N
 def invert(video, job, resume, settings, dry_run, as_json, **options) -> None:
     """Find the codes of VIDEO's face and tune the generator to it.
 
-    Writes a video of the reconstruction, its scores (OUT.json) and the inversion itself (OUT.job), which
-    `hdtalk edit --job OUT.job` with the same video and settings takes up.
+    Writes a video of the reconstruction (OUT.mp4), its scores (OUT.json) and the inversion itself (OUT.mp4.job),
+    which `hdtalk edit --job OUT.mp4.job` with the same video and settings takes up.
     """
     from hdtalk import pipeline
 

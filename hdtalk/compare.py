@@ -46,12 +46,12 @@ def write_comparison(
         raise InputError(f"{edited}: has {after.num_frames} frames, but landmarks or order are for another number.")
 
     region = _region(landmarks_px, after, config)
-    size = _panel_size(region, config)
+    size = _panel_size(region, float(after.pixel_aspect), config)
     originals = _Film(_views(read_frames_in_order(source, numbers), region, size), after.fps)
     edits = _Film(_views(read_frames(edited), region, size), after.fps)
     panels: list[tuple[str, Callable[[float], np.ndarray]]] = [("original", originals)]
     if landmarks_px is not None:
-        scale = size[0] / (region[2] - region[0])
+        scale = np.array(size) / (region[2:] - region[:2])
         points = (np.asarray(landmarks_px, np.float64) - region[:2] + 0.5) * scale - 0.5
 
         def drawn(t: float) -> np.ndarray:
@@ -118,9 +118,9 @@ def _region(landmarks_px: np.ndarray | None, info: VideoInfo, config: CompareCon
     return region if (region[2:] - region[:2]).min() >= 16 else whole
 
 
-def _panel_size(region: np.ndarray, config: CompareConfig) -> tuple[int, int]:
-    """Width and height, both even."""
-    width, height = region[2] - region[0], region[3] - region[1]
+def _panel_size(region: np.ndarray, pixel_aspect: float, config: CompareConfig) -> tuple[int, int]:
+    """Width and height in square pixels, both even."""
+    width, height = (region[2] - region[0]) * pixel_aspect, region[3] - region[1]
     scale = config.panel_height_px / height
     return max(2, round(width * scale / 2) * 2), config.panel_height_px // 2 * 2
 

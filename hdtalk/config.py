@@ -179,6 +179,9 @@ class SpeechConfig:
     own_words: float = 0.5  # share of the person's habit that the new words get: of what the shot's own words,
     # predicted, constantly miss of the mouth that says them; 0: none
     own_words_heard: tuple[float, float] = (0.3, 0.6)  # if the lips' gap correlates with the prediction: not, fully
+    opening_prior: float = 0.3  # own words tell how far the lips open, too: as predicted, until the squares of their
+    # predicted gaps, in face units, have this sum
+    opening_range: tuple[float, float] = (0.7, 1.4)  # over what is predicted, at the least and at the most
     tract_spread: float = 0.1  # the words are heard as from vocal tracts so much shorter and longer, too; 0: only as is
     carry: bool = True  # the neutral face is turned to each frame's pose, an affine map carries the displacement along;
     # False: the alignment network turns every predicted face itself, as published, and smooths small lip motion
@@ -224,7 +227,14 @@ class EditConfig:
 # refers to them, of PTI and STIT.
 PAPER = {
     "precision": "float32",
-    "speech": {"carry": False},
+    "speech": {
+        "carry": False,
+        "own_words": 0.0,
+        "tract_spread": 0.0,
+        "shot_emotion": False,
+        "lips_meet_below": 0.0,
+        "lips_free_above": 0.0,
+    },
     "invert": {
         "shared_steps": 0,
         "pivot_rate": 0.0,

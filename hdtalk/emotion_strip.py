@@ -81,10 +81,10 @@ def interpolate_emotion(
     shares = np.linspace(0, 1, steps)
     with stoppable(run.job_folder), Job(run.job_folder) as run.job:
         face = run.find_face()
-        source_px = face.landmarks_px[run.order]
+        source_px, shot_speech = face.landmarks_px[run.order], run.shot_speech()
 
         def predict(codes: torch.Tensor) -> np.ndarray:
-            given = {"model": model, "emotion_codes": codes, "config": run.config.speech}
+            given = {"model": model, "emotion_codes": codes, "shot_speech": shot_speech, "config": run.config.speech}
             return predict_landmarks(features, source_px, fps, **given)
 
         held = np.stack([predict(mix_codes(first, second, float(share))) for share in shares])

@@ -1,6 +1,6 @@
 """A run as a folder: stage artefacts with fingerprints, atomic writes, chunk checkpoints, resume and one lock.
 
-    OUT.job/
+    OUT.mp4.job/
       lock                      who is working here (held by the operating system, so it dies with its holder)
       unfinished.json           outputs of a run that was stopped between its outputs
       pivots/stage.json         fingerprint, files with their sha256, the stage's table, whether it is complete
@@ -267,6 +267,11 @@ def file_hash(path: str | os.PathLike, *, missing_ok: bool = False) -> str:
     return digest.hexdigest()
 
 
+def held_bytes(folder: Path, stages: Iterable[str]) -> int:
+    """Size of what the stages of a job, if there is one, hold on disk."""
+    return sum(path.stat().st_size for stage in stages for path in (folder / stage).glob("*.safetensors"))
+
+
 def array_hash(array: np.ndarray) -> str:
     """Hash of an array's shape, type and content."""
     return _sha256(f"{array.dtype} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
@@ -292,11 +297,13 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def stoppable(job_folder: str | Path) -> Iterator[None]:
+def stoppable(job_folder: str | Path, restarted: bool = False) -> Iterator[None]:
     """Within it, Ctrl-C and SIGTERM end the run as `Stopped`, a full disk as `ResourceError`.
 
-    Finished chunks stay, and the next run goes on from them."""
-    message = f"stopped; what is done stays in {job_folder}. Run the same command again to go on."
+    Finished chunks stay, and the next run goes on from them. `restarted`: it began by forgetting what was there, which
+    the next one must not."""
+    command = "the same command without --restart" if restarted else "the same command again"
+    message = f"stopped; what is done stays in {job_folder}. Run {command} to go on."
 
     def on_terminate(*_):
         raise Stopped(message)
@@ -312,7 +319,7 @@ def stoppable(job_folder: str | Path) -> Iterator[None]:
             raise
         raise ResourceError(
             f"{error.filename or job_folder}: the disk is full. What is done stays in {job_folder}; free some space "
-            "and run the same command again."
+            f"and run {command}."
         ) from error
     finally:
         if in_main_thread:

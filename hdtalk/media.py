@@ -43,6 +43,7 @@ MAX_REORDER = 16  # places that B-frames change at most
 UNSPECIFIED = 2
 MIN_FILLED = 0.8  # of the ticks of a constant rate; the frames that a recorder dropped are repeats
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts")  # what a folder's videos are known by
+CRF_ENCODERS = ("libx264", "libx265", "libsvtav1", "libaom-av1", "libvpx-vp9")  # they know a constant quality
 SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 
@@ -612,7 +613,7 @@ def _add_video_stream(container, info: VideoInfo, config: MediaConfig) -> av.vid
         log.warning("%dx%d is odd: written as 4:4:4, which some players do not show.", info.width, info.height)
     context.time_base = 1 / info.fps
     context.sample_aspect_ratio = info.pixel_aspect
-    if config.codec == "libx265":
+    if _encoder_name(config) == "libx265":
         context.codec_tag = "hvc1"
     colour = ColourTags(1, 1, 1, 1) if info.hdr else info.colour
     context.color_primaries, context.color_trc = colour.primaries, colour.transfer
@@ -622,13 +623,22 @@ def _add_video_stream(container, info: VideoInfo, config: MediaConfig) -> av.vid
     return stream
 
 
+def _encoder_name(config: MediaConfig) -> str:
+    """What a codec's name, such as h264, stands for here."""
+    return av.Codec(config.codec, "w").name
+
+
 def _encoder_options(config: MediaConfig) -> dict[str, str]:
-    if not config.codec.startswith("libx26"):
+    encoder = _encoder_name(config)
+    if encoder not in CRF_ENCODERS:
         return {}
+    options = {"crf": str(config.crf)}
+    if not encoder.startswith("libx26"):
+        return options
     import torch  # it takes seconds, and reading needs none of it
 
-    options = {"crf": str(config.crf), "preset": config.preset}
-    if config.codec.startswith("libx264") and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+    options["preset"] = config.preset
+    if encoder.startswith("libx264") and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         # its AVX-512 code reads memory that nobody has set, so that no two runs write the same bits
         options["x264-params"] = "asm=avx2"
     return options

@@ -81,7 +81,7 @@ def edit_video(
         video, speech, output, bundle, device, job, landmarks, track, progress, options,
         emotion=emotion, emotion_from=emotion_from,
     )  # fmt: skip
-    with stoppable(run.job_folder), Job(run.job_folder, restart=STAGES if restart else ()) as run.job:
+    with stoppable(run.job_folder, restart), Job(run.job_folder, restart=STAGES if restart else ()) as run.job:
         face = run.find_face()
         crops = run.cut_crops(face)
         inversion = run.invert(face, crops)
@@ -119,7 +119,7 @@ def invert_video(
     and errors as in `edit_video`; `output` by default VIDEO_inverted.mp4.
     """
     run = Run.prepare(video, None, output, bundle, device, job, None, track, progress, options)
-    with stoppable(run.job_folder), Job(run.job_folder, restart=STAGES if restart else ()) as run.job:
+    with stoppable(run.job_folder, restart), Job(run.job_folder, restart=STAGES if restart else ()) as run.job:
         face = run.find_face()
         crops = run.cut_crops(face)
         inversion = run.invert(face, crops)

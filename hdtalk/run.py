@@ -31,6 +31,7 @@ from hdtalk.job import (
     check_stage_folders,
     file_hash,
     folder_beside,
+    held_bytes,
     is_claimed,
     write_atomically,
 )
@@ -139,6 +140,7 @@ class Run:
     job: Job = dataclasses.field(init=False, repr=False)  # set where the folder is locked
     emotion: str | None = None
     emotion_from: PathLike | None = None
+    names: dict[str, str] = dataclasses.field(default_factory=dict)  # of landmarks_px and track_px: where they are from
 
     @classmethod
     def prepare(
@@ -206,7 +208,7 @@ class Run:
         keep_large_buffers()
         check_stage_folders(job_folder / stage for stage in STAGES)
         memory, disk = estimate_bytes(networks, config, stop - first, len(order))
-        require_disk(job_folder, disk)
+        require_disk(job_folder, disk - held_bytes(job_folder, STAGES))
         seconds = {}
         if estimate:
             notes += _look_for_faces(video, first, stop, networks, config) if track_px is None else []
@@ -224,6 +226,7 @@ class Run:
             config, video, None if speech is None else Path(speech), features, output, job_folder, info, first,
             stop - first, order, networks, device, dtype, landmarks_px, track_px, progress or (lambda *_: None),
             plan, {}, emotion=emotion, emotion_from=emotion_from,
+            names={k: _name(v) for k, v in (("landmarks", landmarks), ("track", track)) if v is not None},
         )  # fmt: skip
 
     def find_face(self) -> FaceTrack:
@@ -486,6 +489,11 @@ class Run:
         inputs = {"video": {"path": str(self.video), "sha256": self.video_hash}}
         if self.speech_path is not None:
             inputs["speech"] = {"path": str(self.speech_path), "sha256": file_hash(self.speech_path)}
+        if self.emotion_from is not None:
+            inputs["emotion_from"] = {"path": str(self.emotion_from), "sha256": file_hash(Path(self.emotion_from))}
+        for name, px in (("landmarks", self.landmarks_px), ("track", self.track_px)):
+            if px is not None:
+                inputs[name] = {"path": self.names[name], "sha256": array_hash(px)}
         content = {
             "hdtalk": hdtalk.__version__,
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
@@ -583,12 +591,12 @@ class Run:
             model=self.bundle.speech,
             emotion=self.emotion,
             emotion_from=None if self.emotion_from is None else audio.read_speech(self.emotion_from),
-            shot_speech=self._shot_speech(),
+            shot_speech=self.shot_speech(),
             config=self.config.speech,
             progress=lambda done, total: self.report("speech", done, total),
         )
 
-    def _shot_speech(self) -> SpeechFeatures | None:
+    def shot_speech(self) -> SpeechFeatures | None:
         """What the used part of the shot says itself."""
         fps = float(self.info.fps)
         return audio.read_shot_speech(self.video, self.first / fps, (self.first + self.num_source) / fps)
@@ -645,7 +653,8 @@ class Run:
         background_db = _background_db(self.config.audio_mix)
         if background_db is None or not self.info.has_audio:
             return Soundtrack(self.speech_path, config=self.config.media)
-        return Soundtrack(self.speech_path, self.video, background_db, start_s, self.config.media)
+        length_s = float(self.num_source / self.info.fps)
+        return Soundtrack(self.speech_path, self.video, background_db, start_s, self.config.media, None, length_s)
 
     def _reconstructions(self, crops: Crops, inversion: Inversion) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         side = crops.track.resolution

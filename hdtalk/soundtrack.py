@@ -33,9 +33,9 @@ class Soundtrack:
 
     Speech begins with its first sample, as the lips do, whatever time its file gives that. A shot's own sound keeps
     its place under the picture instead: `start_s` (of `speech`) and `background_start_s` are the seconds after the
-    file's first picture at which the output begins. Sound is cut where the picture ends. Alone and not cut at its
-    start, it is stream-copied when its codec may live in the container, else encoded as AAC of the same rate and
-    channels. `open` raises InputError for files without sound.
+    file's first picture at which the output begins, and `background_length_s` how much of it is heard at most. Sound
+    is cut where the picture ends. Alone and not cut at its start, it is stream-copied when its codec may live in the
+    container, else encoded as AAC of the same rate and channels. `open` raises InputError for files without sound.
     """
 
     def __init__(
@@ -46,8 +46,9 @@ class Soundtrack:
         background_start_s: float = 0.0,
         config: MediaConfig = MediaConfig(),  # noqa: B008 (frozen)
         start_s: float | None = None,
+        background_length_s: float | None = None,
     ):
-        self._start_s = start_s
+        self._start_s, self._background_length_s = start_s, background_length_s
         self._speech, self._background, self._config = speech, background, config
         self._gain, self._background_start_s = 10 ** (background_db / 20), background_start_s
         self._opened: list = []
@@ -76,6 +77,8 @@ class Soundtrack:
             background = open_audio(self._background)
             self._opened.append(background)
             blocks = decode_audio(background, self.rate, self._background_start_s)
+            if self._background_length_s is not None:
+                blocks = _beginning(blocks, round(self._background_length_s * self.rate))
             self._inputs.append(_SampleStream(blocks, channels))
 
     def write_until(self, container, time_s: Fraction, last: bool = False) -> None:
@@ -131,6 +134,15 @@ class Soundtrack:
         mixed[:, : background[0].shape[1]] += np.float32(self._gain) * background[0]
         self._clipped += int((np.abs(mixed) > 1).sum())
         return np.clip(mixed, -1, 1)
+
+
+def _beginning(blocks: Iterator[np.ndarray], num_samples: int) -> Iterator[np.ndarray]:
+    """The first samples of blocks [channels, samples]."""
+    for block in blocks:
+        yield block[:, :num_samples]
+        num_samples -= block.shape[1]
+        if num_samples <= 0:
+            return
 
 
 def open_audio(path: str | os.PathLike) -> av.container.InputContainer:

@@ -72,9 +72,9 @@ def predict_landmarks(
     `emotion`: `NAME` or `NAME:0..1`; `emotion_from`: features of another recording whose emotion is taken;
     `emotion_codes`: `[e]`, or `[H, e]` in steps of `SPAN_FRAMES` for an emotion that changes; none of them: the emotion
     of the voice, as it changes. `shot_speech`: what is said in the shot itself, from its first frame on. It shows the
-    person's habit: what predicted landmarks constantly miss. And the emotion that a new voice has in common with it is
-    on the face already and does not come on top (a chosen one does). Brows, lids and nose keep the person's own motion
-    and get the emotion's on top.
+    person's habit: what predicted landmarks constantly miss, and how far the lips open. And the emotion that a new
+    voice has in common with it is on the face already and does not come on top (a chosen one does). Brows, lids and
+    nose keep the person's own motion and get the emotion's on top.
     Raises InputError for landmarks that are empty or not finite, and for a frame rate that is no rate."""
     config = config or SpeechConfig()
     landmarks_px = np.asarray(landmarks_px, np.float32)
@@ -92,9 +92,11 @@ def predict_landmarks(
     if emotions is None:
         emotions = _emotion_track(model, speech, emotion, emotion_from, config)
     source = DisplacementStream(model, speech, neutral, emotions, config)
-    habit = np.zeros((68, 2), np.float32)
+    habit, opening = np.zeros((68, 2), np.float32), 1.0
     if shot_speech is not None and config.own_words:
-        habit = _habit(model, shot_speech, local, neutral, turned + bias, fps, config)
+        codes = named_code(model, "neutral"), voice_code(model, shot_speech)
+        own = [_own_words(model, shot_speech, code, local, neutral, turned + bias, fps, config) for code in codes]
+        habit, opening = _habit(own[0], config), _opening(own, neutral, config)
     heard = emotion is None and emotion_from is None and emotion_codes is None
     if shot_speech is not None and config.shot_emotion and heard:
         source.wear(shared_code(model, emotions.mean(0), voice_code(model, shot_speech)))
@@ -105,6 +107,7 @@ def predict_landmarks(
         part = slice(start, start + config.chunk_frames)
         displacement, resting, meeting = source.at(times_s[part])
         face = _spoken_face(neutral, config.strength * displacement + habit, resting, meeting, config)
+        face = close_lips(face, 1 - opening, _lip_rest(neutral))
         moved = _revoice(model, local[part], neutral, turned[part], bias, face, lids_open, config)
         _, similarity = to_face_units(landmarks_px[part])
         out[part] = from_face_units(moved, similarity)
@@ -298,12 +301,33 @@ def _turned(model, local, neutral, calm_frames, config) -> tuple[np.ndarray, np.
     return neutral + general + np.tensordot(turn, own[3:], 1), own[0] / 2
 
 
-def _habit(model, shot_speech, local, neutral, calm, fps, config) -> np.ndarray:
+def _habit(own, config) -> np.ndarray:
     """What the predicted landmarks of the shot's own words constantly miss of the mouth and jaw that say them, `[68,2]`
-    in face units; nothing where these do not move with the words. `calm`: the neutral face as each frame turns it."""
+    in face units; nothing where these do not move with the words."""
+    missed, gaps = own
+    return (config.own_words * _told(gaps, config) * without_opening(missed) * _SPOKEN[:, None]).astype(np.float32)
+
+
+def _opening(own, neutral, config) -> float:
+    """How far the person opens the lips over what is predicted of the shot's own words: least squares through closed
+    lips, with a prior that it is as far. The shot's emotion opens them, too, and is heard with errors: of the words
+    said without any and with the one that is heard, those count that ask for less, and none if they disagree."""
+    factors = []
+    for _, gaps in own:
+        shown, said = np.maximum(gaps - _lip_rest(neutral), 0)
+        factor = (shown @ said + config.opening_prior) / (said @ said + config.opening_prior)
+        factors.append(1 + _told(gaps, config) * (factor - 1))
+    low, high = sorted(factors)
+    return float(np.clip(np.clip(1, low, high), *config.opening_range))
+
+
+def _own_words(model, shot_speech, code, local, neutral, calm, fps, config) -> tuple[np.ndarray, np.ndarray]:
+    """What the predicted landmarks of the shot's own words, with the emotion of this code `[e]`, miss on the mean,
+    `[68,2]` in face units, and the lips' gaps that the shot shows and that are predicted, `[2,T]`. `calm`: the neutral
+    face as each frame turns it."""
     count = min(len(local), num_video_frames(shot_speech, fps))
-    stream = DisplacementStream(model, shot_speech, neutral, named_code(model, "neutral")[None], config)
-    missed, gaps = np.zeros((68, 2)), []
+    stream = DisplacementStream(model, shot_speech, neutral, code[None], config)
+    missed, gaps = np.zeros((68, 2)), [np.zeros((2, 0))]
     for start in range(0, count, config.chunk_frames):
         part = slice(start, min(count, start + config.chunk_frames))
         displacement, resting, meeting = stream.at((np.arange(part.start, part.stop) + 0.5) / float(exact_fps(fps)))
@@ -311,12 +335,14 @@ def _habit(model, shot_speech, local, neutral, calm, fps, config) -> np.ndarray:
         said = calm[part] + _carried(face - neutral, neutral, calm[part])
         missed += (local[part] - said).sum(0)
         gaps.append(np.stack([lip_gap(local[part]), lip_gap(said)]))
-    told = np.concatenate(gaps, 1) if gaps else np.zeros((2, 0))
-    if told.shape[1] < 2 or not told.std(1).all():
-        return np.zeros((68, 2), np.float32)
-    heard = _ramp(np.corrcoef(told)[0, 1], *config.own_words_heard)
-    habit = without_opening(missed / count)
-    return (config.own_words * heard * habit * _SPOKEN[:, None]).astype(np.float32)
+    return missed / max(1, count), np.concatenate(gaps, 1)
+
+
+def _told(gaps: np.ndarray, config: SpeechConfig) -> float:
+    """How far the lips' gaps that a shot shows follow those that are predicted (`[2,T]`), in 0..1."""
+    if gaps.shape[1] < 2 or not gaps.std(1).all():
+        return 0.0
+    return _ramp(np.corrcoef(gaps)[0, 1], *config.own_words_heard)
 
 
 def _spoken_face(neutral, displacement, resting, meeting, config) -> np.ndarray:

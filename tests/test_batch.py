@@ -4,7 +4,7 @@ import csv
 import errno
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -54,6 +54,12 @@ def test_clips_made_with_other_settings_are_not_taken_for_done(tiny_shot, tiny_b
     assert [row.state for row in run_batch(works, tmp_path / "out" / "batch.csv", **given)] == ["made"]
     assert [row.state for row in run_batch(works, tmp_path / "out" / "batch.csv", **given)] == ["there"]
     before = (tmp_path / "out" / "a.mp4").read_bytes()
+    np.savez(tmp_path / "tracks" / "a.npz", landmarks_px=track + 1)
+    with pytest.raises(UsageError, match=r"a\.mp4: made with other settings \(track\)"):
+        run_batch(works, tmp_path / "out" / "batch.csv", **given)
+    with pytest.raises(UsageError, match=r"a\.mp4: made with other settings \(track\)"):
+        run_batch([replace(works[0], track=None)], tmp_path / "out" / "batch.csv", **given)
+    np.savez(tmp_path / "tracks" / "a.npz", landmarks_px=track)
     with pytest.raises(UsageError, match=r"a\.mp4: made with other settings \(seed\)"):
         run_batch(works, tmp_path / "out" / "batch.csv", **given, seed=1)
     assert (tmp_path / "out" / "a.mp4").read_bytes() == before

@@ -255,6 +255,20 @@ def test_stopped_by_a_signal(edit, here, monkeypatch, number):
     assert Path("out.mp4.job/faces/stage.json").exists() and not Path("out.mp4").exists()
 
 
+def test_what_a_job_holds_needs_no_second_place(edit, here, monkeypatch):
+    """A job that was stopped for want of space goes on in what is left."""
+    from hdtalk.job import held_bytes
+    from hdtalk.run import STAGES
+
+    assert edit().exit_code == 0
+    held = held_bytes(Path("out.mp4.job"), STAGES)
+    needed = []
+    monkeypatch.setattr("hdtalk.run.require_disk", lambda folder, size: needed.append(size))
+    for job in ("out.mp4.job", "new.job"):
+        edit("--dry-run", "--job", job, "--overwrite")
+    assert held > 10_000 and needed[1] - needed[0] == held
+
+
 def test_full_disk(edit, here, monkeypatch):
     from hdtalk import job, plan
 

@@ -80,6 +80,16 @@ def test_a_small_face_is_enlarged(tmp_path):
     assert (frame[30:110, 14:90] > 200).mean() > 0.95
 
 
+def test_pixels_that_are_not_square_are_shown_as_wide_as_they_are(tmp_path):
+    frames = np.zeros((2, 96, 64, 3), np.uint8)
+    frames[:, 24:72, 16:48] = 255
+    source = write_clip(tmp_path / "wide.mp4", frames, pixel_aspect=Fraction(2))
+    info = write_comparison(source, source, tmp_path / "compare.mp4", config=SMALL)
+    assert (info.width, info.pixel_aspect) == (2 * 128 + 3 * 8, 1)
+    bright = next(read_frames(tmp_path / "compare.mp4"))[24 + 48, 8 : 8 + 128].max(-1) > 128
+    assert 60 <= bright.sum() <= 68
+
+
 def test_what_does_not_belong_together_is_refused(tmp_path, videos):
     source, edited = videos
     other = write_clip(tmp_path / "other.mp4", numbered_frames(COUNT, 64, 64))

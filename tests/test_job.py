@@ -184,10 +184,14 @@ def test_signals_become_stopped_and_the_old_handler_returns(number, tmp_path):
         signal.raise_signal(number)
     assert caught.value.exit_code == 130
     assert signal.getsignal(signal.SIGTERM) is before
+    with pytest.raises(Stopped, match="the same command without --restart"), stoppable(tmp_path / "a.job", True):
+        signal.raise_signal(number)
 
 
 def test_a_full_disk_is_a_resource_error_and_other_failures_stay_what_they_are(tmp_path):
     with pytest.raises(ResourceError, match="disk is full"), stoppable(tmp_path):
+        raise OSError(28, "No space left on device", "chunk")
+    with pytest.raises(ResourceError, match="without --restart"), stoppable(tmp_path, restarted=True):
         raise OSError(28, "No space left on device", "chunk")
     with pytest.raises(PermissionError), stoppable(tmp_path):
         raise PermissionError(13, "Permission denied", "chunk")

@@ -447,6 +447,18 @@ def test_odd_sizes_are_kept(tmp_path):
     assert np.abs(next(read_frames(out)).astype(int) - next(read_frames(source))).mean() < 3
 
 
+@pytest.mark.parametrize("codec", ["libx264", "h264", "hevc", "libsvtav1", "libvpx-vp9"])
+def test_quality_reaches_every_encoder_that_has_one(tmp_path, codec):
+    if codec not in av.codecs_available:
+        pytest.skip(f"FFmpeg was built without {codec}")
+    noise = np.random.default_rng(0).integers(0, 256, (4, 96, 128, 3), np.uint8)
+    info = probe(write_clip(tmp_path / "in.mp4", noise))
+    fine, rough = (
+        write_video(tmp_path / f"{crf}.mp4", info, noise, config=MediaConfig(codec=codec, crf=crf)) for crf in (10, 45)
+    )
+    assert fine.stat().st_size > 1.5 * rough.stat().st_size
+
+
 def test_lossless_codec_is_exact(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (3, 97, 131, 3), np.uint8)
     info = replace(probe(write_clip(tmp_path / "odd.mp4", noise)), colour=ColourTags(1, 1, 1, 1))

@@ -106,6 +106,21 @@ def test_the_background_keeps_its_place_too(tmp_path, shot):
     assert click_s(out) == pytest.approx(CLICK_S + shot[1] - shot[2] - 0.1, abs=0.005)
 
 
+def test_the_background_is_heard_no_longer_than_it_is_seen(tmp_path):
+    """A tone that begins after the part that is used, under speech that goes on."""
+    silence, loud = tone(1.0, RATE, amplitude=0.0)[0], tone(1.0, RATE)[0]
+    source = write_wav(tmp_path / "shot.wav", np.concatenate([silence, loud], -1), RATE)
+    speech = write_wav(tmp_path / "speech.wav", *tone(2.0, RATE, amplitude=0.001))
+    picture = write_shot(tmp_path / "picture.mp4", 0, 0)
+    heard = []
+    for length_s in (None, 1.0):
+        out = write_out(
+            tmp_path / f"{length_s}.mp4", picture, Soundtrack(speech, source, 0.0, background_length_s=length_s)
+        )
+        heard.append(np.abs(read_audio(out)[int(1.2 * 16000) :]).max())
+    assert heard[0] > 0.2 > 0.01 > heard[1]
+
+
 @pytest.mark.parametrize("channels", [7, 8, 9, 16])
 def test_sound_of_many_channels(tmp_path, channels, tiny_shot):
     speech = write_wav(tmp_path / "speech.wav", *tone(0.4, 48000, channels=channels))

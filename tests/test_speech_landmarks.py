@@ -14,7 +14,7 @@ from hdtalk.config import SpeechConfig
 from hdtalk.data import SpeechFeatures
 from hdtalk.emotion import mix_codes, named_code, parse_emotion, shared_code, voice_code
 from hdtalk.errors import InputError, UsageError
-from hdtalk.face_units import lip_gap, to_face_units
+from hdtalk.face_units import close_lips, from_face_units, lip_gap, to_face_units
 from hdtalk.models.speech import EMOTIONS, SpeechModel
 from hdtalk.speech_landmarks import DisplacementStream, closing_curve, contact, predict_landmarks
 from hdtalk.weights import demo_folder, load_bundle
@@ -294,6 +294,32 @@ def test_what_the_shots_own_words_miss_is_the_persons_habit():
     np.testing.assert_allclose(  # words that this mouth does not say tell nothing
         foreign, predict_landmarks(speech, source, 25, model=model, config=replace(off, shot_emotion=False)), atol=0.5
     )
+
+
+def test_a_person_who_opens_the_lips_further_goes_on_doing_so():
+    """Shots whose own words are said as predicted but with the lips moving more or less: so are the new words; with
+    another voice under the shot, as predicted."""
+    folder, model = demo_folder() / "samples", load_bundle("demo").speech
+    source = np.load(folder / "ben_landmarks.npz")["landmarks_px"]
+    speech, own = read_speech(folder / "ben_other.wav"), read_shot_speech(folder / "ben.mp4")
+    off = SpeechConfig(own_words=0)
+    said = predict_landmarks(own, source, 25, model=model, config=off)
+    local, similarity = to_face_units(said)
+
+    def opening(factor, sound):
+        shot = from_face_units(close_lips(local, 1 - factor), similarity)
+        given = {"model": model, "emotion": "neutral"}
+        made, plain = (
+            predict_landmarks(speech, shot, 25, **given, shot_speech=sound, config=config)
+            for config in (SpeechConfig(), off)
+        )
+        gaps = (np.maximum(lip_gap(to_face_units(px)[0]), 0).sum() for px in (made, plain))
+        return np.divide(*gaps)
+
+    far, near = opening(1.4, own), opening(0.7, own)
+    assert 1.1 < far <= 1.42 and 0.68 <= near < 0.95
+    assert opening(1.4, features(3.4)) == pytest.approx(1, abs=0.03)
+    assert opening(1.4, None) == 1
 
 
 def test_lips_meet_less_where_noise_covers_the_words(model):

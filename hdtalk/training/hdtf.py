@@ -175,7 +175,9 @@ def _prepare_clip(clip: HDTFClip, downloads: Path, out: Path, method: int, track
     else:
         assert clip.ratio is not None
         window = square_around(track(source, first, last), clip.ratio, info.width, info.height)
-    if not target.exists() or (before.path and before.window_px != window):
+    made = bool(before.path) and target.exists()
+    outdated = made and (before.window_px != window or probe(target).num_frames < last - first)
+    if outdated or not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         _cut(source, info, first, last, window, target)
     lacking_s = float((stop - last) / info.fps)

@@ -68,7 +68,8 @@ class _LandmarkTask(Task):
     def validate(self, averages):
         rng = np.random.default_rng(1)
         clean, spoilt, tiles = [], [], []
-        for part in np.array_split(np.arange(min(240, len(self.validation))), 10):
+        count = min(240, len(self.validation))
+        for part in np.array_split(np.arange(count), min(10, count)):
             points = self.validation.table.landmarks_px[part]
             clean.append(normalised_error(self.predict(averages["net"], self.validation.images(part)), points))
             images, points = augmented(self.validation, part, rng)
@@ -82,7 +83,8 @@ class _LandmarkTask(Task):
             "augmented_nme_percent": float(spoilt.mean()),
             "augmented_failures_percent": float((spoilt > 8).mean() * 100),
         }
-        return measures, picture_grid([tiles[i : i + 10] for i in range(0, 40, 10)])
+        rows = [tiles[i : i + 10] for i in range(0, len(tiles) - 9, 10)]
+        return measures, picture_grid(rows) if rows else None
 
     def _export(self, role: str, architecture: str, averages, folder: Path, measures) -> None:
         described = self.data.table.description

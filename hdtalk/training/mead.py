@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 VIEWS = ("front", "left_30", "left_60", "right_30", "right_60", "top", "down")
 AUDIO_SUFFIXES = (".m4a", ".wav", ".flac", ".mp3", ".ogg")
+LEVEL_STRENGTH = {1: 0.55, 2: 0.78, 3: 1.0}  # of the levels, as intensities
 _EMOTION_OF = {**{name: name for name in EMOTIONS}, "disgust": "disgusted", "anger": "angry"}
 
 

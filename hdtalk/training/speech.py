@@ -29,6 +29,7 @@ from hdtalk.models.speech_decoder import SpeechDecoder
 from hdtalk.training.dtw import warp_rows_of
 from hdtalk.training.landmark_warp import distort, warp_expression
 from hdtalk.training.loop import Task, TrainConfig
+from hdtalk.training.mead import LEVEL_STRENGTH
 from hdtalk.training.row_augment import RowAugment
 from hdtalk.training.speech_bank import SpeechBank, ViewBank, rows_of
 from hdtalk.training.speech_data import FPS, Take
@@ -453,9 +454,6 @@ def emotion_targets(model: SpeechModel, takes: list[Take]) -> torch.Tensor:
     index = torch.tensor([take.emotion for take in takes], device=model.emotion_codes.device)
     strength = torch.tensor([LEVEL_STRENGTH[take.clip.level] for take in takes], device=index.device)[:, None]
     return torch.lerp(model.emotion_codes[EMOTIONS.index("neutral")], model.emotion_codes[index], strength)
-
-
-LEVEL_STRENGTH = {1: 0.55, 2: 0.78, 3: 1.0}  # of MEAD's levels, as intensities
 
 
 class Adversary(nn.Module):

@@ -8,7 +8,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from hdtalk.errors import InputError, UsageError
-from hdtalk.training.mead import official_test, read_mead
+from hdtalk.training.mead import LEVEL_STRENGTH, official_test, read_mead
 
 LISTING = "testset.json"
 
@@ -105,8 +105,9 @@ def _hdtf(folder: Path) -> list[Item]:
 
 
 def _mead(folder: Path) -> list[Item]:
-    clips = [clip for clip in read_mead(folder) if "front" in clip.videos]
-    test, sources = official_test(clips), {}
+    takes = read_mead(folder)
+    test, sources = official_test(takes), {}
+    clips = [clip for clip in takes if "front" in clip.videos]
     for clip in clips:
         if clip.emotion == "neutral" and clip.name not in test:
             sources.setdefault(clip.actor, clip.videos["front"])
@@ -116,7 +117,7 @@ def _mead(folder: Path) -> list[Item]:
             sources[clip.actor],
             clip.audio,
             clip.videos["front"],
-            f"{clip.emotion}:{clip.level / 3:.2f}",
+            f"{clip.emotion}:{LEVEL_STRENGTH[clip.level]:.2f}",
         )
         for clip in clips
         if clip.name in test and clip.actor in sources

@@ -12,7 +12,7 @@ from clips import numbered_frames, read_sound, tone, write_clip
 
 from hdtalk.data import FaceTrack
 from hdtalk.errors import InputError, UsageError
-from hdtalk.media import probe, read_frames
+from hdtalk.media import VideoWriter, probe, read_frames
 from hdtalk.training.hdtf import choose_videos, prepare_hdtf, read_lists, square_around
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,6 +179,23 @@ def test_some_videos_are_added_to_the_listing(lists, downloads, tmp_path):
     (out / "hdtf.json").write_text("{")
     with pytest.raises(InputError, match="hdtf.json: damaged"):
         prepare_hdtf(clips, downloads, out)
+
+
+def test_a_clip_of_a_broken_off_download_is_cut_again_when_that_is_whole(lists, downloads, tmp_path):
+    out, whole = tmp_path / "out", downloads / "Radio1.mp4"
+    clips, data = [clip for clip in read_lists(lists) if clip.name == "Radio1_0"], whole.read_bytes()
+    info, frames = probe(whole), list(read_frames(whole))
+    (made,) = prepare_hdtf(clips, downloads, out)
+    expected = probe(out / made.path).num_frames
+    (out / made.path).unlink()
+    with VideoWriter(whole, info, overwrite=True) as writer:
+        for frame in frames[: round(clips[0].start_s * info.fps) + 2]:
+            writer.write(frame)
+    (short,) = prepare_hdtf(clips, downloads, out)
+    assert "shorter" in short.note and probe(out / made.path).num_frames == 2
+    whole.write_bytes(data)
+    (again,) = prepare_hdtf(clips, downloads, out)
+    assert (again.note, probe(out / again.path).num_frames) == ("", expected)
 
 
 def test_script_says_each_thing_once(lists, downloads, tmp_path):

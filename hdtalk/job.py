@@ -267,14 +267,14 @@ def file_hash(path: str | os.PathLike, *, missing_ok: bool = False) -> str:
     return digest.hexdigest()
 
 
-def held_bytes(folder: Path, stages: Iterable[str]) -> int:
-    """Size of what the stages of a job, if there is one, hold on disk."""
-    return sum(path.stat().st_size for stage in stages for path in (folder / stage).glob("*.safetensors"))
-
-
 def array_hash(array: np.ndarray) -> str:
     """Hash of an array's shape, type and content."""
     return _sha256(f"{array.dtype} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
+
+
+def held_bytes(folder: Path, stages: Iterable[str]) -> int:
+    """Size of what the stages of a job, if there is one, hold on disk."""
+    return sum(path.stat().st_size for stage in stages for path in (folder / stage).glob("*.safetensors"))
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -93,13 +93,14 @@ def predict_landmarks(
         emotions = _emotion_track(model, speech, emotion, emotion_from, config)
     source = DisplacementStream(model, speech, neutral, emotions, config)
     habit, opening = np.zeros((68, 2), np.float32), 1.0
-    if shot_speech is not None and config.own_words:
-        codes = named_code(model, "neutral"), voice_code(model, shot_speech)
+    shot_voice = None if shot_speech is None else voice_code(model, shot_speech)
+    if shot_voice is not None and config.own_words:
+        codes = named_code(model, "neutral"), shot_voice
         own = [_own_words(model, shot_speech, code, local, neutral, turned + bias, fps, config) for code in codes]
         habit, opening = _habit(own[0], config), _opening(own, neutral, config)
     heard = emotion is None and emotion_from is None and emotion_codes is None
-    if shot_speech is not None and config.shot_emotion and heard:
-        source.wear(shared_code(model, emotions.mean(0), voice_code(model, shot_speech)))
+    if shot_voice is not None and config.shot_emotion and heard:
+        source.wear(shared_code(model, emotions.mean(0), shot_voice))
     times_s = (np.arange(len(local)) + 0.5) / float(exact_fps(fps))
     lids_open = {corner: max(1e-3, np.median(_lid_gap(local, corner))) for corner in _LIDS}
     out = np.empty_like(landmarks_px)

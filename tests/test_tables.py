@@ -120,8 +120,8 @@ def test_mead_takes_are_edited_out_of_the_actors_first_neutral_one(tmp_path):
 def test_mead_takes_without_a_front_view_do_not_move_the_test_set(tmp_path):
     """What training holds out is told by all takes; of these, those that can be scored are."""
     for number in range(1, 31):
-        views = ["front"] if number not in (29, 30) else ["left_30"]
-        for path in (f"audio/neutral/level_1/{number:03d}.m4a", f"video/{views[0]}/neutral/level_1/{number:03d}.mp4"):
+        view = "front" if number < 29 else "left_30"
+        for path in (f"audio/neutral/level_1/{number:03d}.m4a", f"video/{view}/neutral/level_1/{number:03d}.mp4"):
             path = tmp_path / "M003" / path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"x")

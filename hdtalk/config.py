@@ -165,6 +165,8 @@ class StitchConfig:
     warm_start: bool = True  # a batch starts from its neighbour's weights, otherwise from the tuned generator's
     keep_detail: bool = True  # what inversion missed is added back where the edit changes nothing
     detail_threshold: float = 0.12  # change of the picture in [-1, 1] above which it is not
+    lent_threshold: float = 0.2  # where it changes something, the shot's frame with the most similar mouth lends what
+    # inversion missed of that, unless the two pictures differ there by more than this; 0: nothing is lent
     match_colour: bool = True  # the boundary's remaining colour difference is spread smoothly over the inside
 
 

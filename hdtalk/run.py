@@ -345,10 +345,7 @@ class Run:
             crop.landmarks_to_crop(px[outputs], quads, crops.track.resolution)
             for px in (targets.source_px, targets.landmarks_px)
         )
-        sample = np.unique(np.linspace(0, len(crops.rows) - 1, SHOT_SAMPLE).round().astype(int))
-        shot_px = crop.landmarks_to_crop(
-            targets.face_px[crops.rows[sample]], crops.track.quads_px[crops.rows[sample]], crops.track.resolution
-        )
+        sample, shot_px = _sample(crops, targets)
         space = latent_space(bundle.generator, config, inversion.pivots[sample], self.config.seed)
 
         codes = None
@@ -421,6 +418,8 @@ class Run:
     def stitch(self, crops: Crops, inversion: Inversion, targets: Targets, followed: Followed) -> Stitched:
         """Edited crops whose boundary meets the frame, and what of them to paste."""
         lower_face = self._lower_face(crops, targets)
+        sample, shot_px = _sample(crops, targets)
+        side, shot_pivots = crops.track.resolution, inversion.pivots[sample]
         inputs = {"optimisation": followed.stage.content_hash, "crops": crops.stage.content_hash}
         inputs |= {"inversion": inversion.content_hash, "precision": str(self.dtype), **self._hashes("parser")}
         with self._timed("stitching"):
@@ -430,11 +429,16 @@ class Run:
                 if number not in stage.chunks:
                     place = np.searchsorted(crops.rows, self.order[outputs])
                     solved = followed.stage.load(number + 1)
+                    quads_px = crops.track.quads_px[self.order[outputs]]
+                    target_px = crop.landmarks_to_crop(targets.landmarks_px[outputs], quads_px, side)
+                    lenders = stitch.find_lenders(
+                        lambda rows: crops.read(sample[rows]), shot_pivots, shot_px, target_px, side, self.config.stitch
+                    )
                     made = stitch.stitch_frames(
                         inversion.generator, self.bundle.parser, crops.read(place),
                         inversion.pivots[place].to(self.device), torch.from_numpy(solved["ws"]).to(self.device),
                         self.config.stitch, lower_face=None if lower_face is None else lower_face(outputs),
-                        fields=solved.get("fields"), dtype=self.dtype,
+                        fields=solved.get("fields"), lenders=lenders, dtype=self.dtype,
                         progress=self._part_of("stitching", done, total),
                     )  # fmt: skip
                     arrays = {f"crop.{i}": _pack(c.transpose(1, 2, 0)) for i, c in enumerate(made.crops)}
@@ -744,6 +748,13 @@ def _around(rows: np.ndarray, run: np.ndarray, margin: int) -> np.ndarray:
 
 def _split(rows: np.ndarray, size: int) -> list[np.ndarray]:
     return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def _sample(crops: Crops, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+    """Frames that stand for the shot, by their place among the crops, and their landmarks in them, `[N, 68, 2]`."""
+    sample = np.unique(np.linspace(0, len(crops.rows) - 1, SHOT_SAMPLE).round().astype(int))
+    rows = crops.rows[sample]
+    return sample, crop.landmarks_to_crop(targets.face_px[rows], crops.track.quads_px[rows], crops.track.resolution)
 
 
 def read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:

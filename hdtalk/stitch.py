@@ -16,7 +16,7 @@ from hdtalk.device import autocast
 from hdtalk.errors import UsageError
 from hdtalk.images import resize, shrink, to_crops, to_images
 from hdtalk.losses.stitching import stitching_loss
-from hdtalk.mouth_warp import warp
+from hdtalk.mouth_warp import carrying_fields, closest_mouths, warp
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ REGIONS = {
     "head": tuple(c for c in range(19) if c not in (0, 16, 18)),  # STIT's choice
 }
 PARSER_SIDE = 512
+KEPT_SIGMA, LENT_SIGMA = 0.012, 0.006  # sides of the crop within which a change counts, for own detail and for lent
 
 Progress = Callable[[int, int], None]  # frames done, of all
 
@@ -47,6 +48,16 @@ class Masks:
 
 
 @dataclass(frozen=True)
+class Lenders:
+    """Of every frame to stitch, that frame of the shot which lends its detail: `crops`: uint8 `[n, 3, R, R]`; `pivots`:
+    float32 `[n, num_ws, 512]`; `fields`: float32 `[n, 2, 64, 64]`, by which its picture is carried to the target."""
+
+    crops: np.ndarray
+    pivots: torch.Tensor
+    fields: np.ndarray
+
+
+@dataclass(frozen=True)
 class Stitched:
     """`crops`: uint8 `[n, 3, R, R]`, the edited faces; `alpha`: uint8 `[n, R, R]`, what to paste; `border_before`,
     `border`: float32 `[n]`, the boundary's L1 before and after; `steps`: int `[n]`."""
@@ -56,6 +67,24 @@ class Stitched:
     border_before: np.ndarray
     border: np.ndarray
     steps: np.ndarray
+
+
+def find_lenders(
+    read_crops: Callable[[np.ndarray], np.ndarray],
+    shot_pivots: torch.Tensor,
+    shot_px: np.ndarray,
+    target_px: np.ndarray,
+    side: int,
+    config: StitchConfig = DEFAULTS,
+) -> Lenders | None:
+    """The shot's frames whose mouths are most like the targets', or None where nothing is lent.
+
+    `read_crops`: crops by their place among the shot's frames, of which `shot_pivots` `[N, num_ws, 512]` and `shot_px`
+    `[N, 68, 2]` are codes and landmarks; `target_px`: `[n, 68, 2]`; both in pixels of crops of `side`."""
+    if not config.keep_detail or config.lent_threshold <= 0:
+        return None
+    rows = closest_mouths(shot_px, target_px)
+    return Lenders(read_crops(rows), shot_pivots[rows], carrying_fields(shot_px[rows], target_px, side))
 
 
 def stitch_frames(
@@ -68,6 +97,7 @@ def stitch_frames(
     *,
     lower_face: np.ndarray | None = None,
     fields: np.ndarray | None = None,
+    lenders: Lenders | None = None,
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
 ) -> Stitched:
@@ -80,7 +110,9 @@ def stitch_frames(
     `[n, 2, 64, 64]`, by which the edit's pictures are bent (`mouth_warp`).
 
     With `keep_detail`, the part of the source that inversion missed, f - G(pivot), is added where the edit changes
-    nothing, and the boundary is tuned to what is then missing; without it this is the paper's equation.
+    nothing, and the boundary is tuned to what is then missing; without it this is the paper's equation. Where the edit
+    changes something, the same is lent by another frame of the shot, carried to the target's landmarks (`lenders`), as
+    far as that frame's reconstruction, carried there too, looks like the edit.
     """
     tuned, weights = tunable_copy(generator)
     original = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -94,7 +126,8 @@ def stitch_frames(
             known = None if lower_face is None else torch.from_numpy(lower_face[rows, 0] > 0.5).to(ws.device)
             bends = None if fields is None else torch.from_numpy(fields[rows]).to(ws.device)
             edit = _Edit(ws[rows], bends, dtype)
-            edited, missed, region = _before_tuning(generator, parser, source, pivots[rows], edit, known, config)
+            lent = None if lenders is None else _Lent.of(lenders, rows, ws.device)
+            edited, missed, region = _before_tuning(generator, parser, source, pivots[rows], edit, lent, known, config)
         masks = region_masks(region, config.dilation)
         parts.append(_stitch_batch(tuned, weights, edit, source - missed, edited, missed, masks, config))
         if progress is not None:
@@ -114,6 +147,23 @@ class _Edit:
         with autocast(self.ws.device, self.dtype):
             images = generator.synthesise(self.ws[rows]).float()
         return images if self.fields is None else warp(images, self.fields[rows])
+
+
+@dataclass(frozen=True)
+class _Lent:
+    """`Lenders` of a batch on its device, the crops as pictures in [-1, 1]."""
+
+    images: torch.Tensor
+    pivots: torch.Tensor
+    fields: torch.Tensor
+
+    @classmethod
+    def of(cls, lenders: Lenders, rows: slice, device: torch.device) -> "_Lent":
+        fields = torch.from_numpy(lenders.fields[rows]).to(device)
+        return cls(to_images(lenders.crops[rows], device), lenders.pivots[rows].to(device), fields)
+
+    def __getitem__(self, rows) -> "_Lent":
+        return _Lent(self.images[rows], self.pivots[rows], self.fields[rows])
 
 
 def parsed_region(parser: nn.Module, source: torch.Tensor, edited: torch.Tensor, region: str) -> torch.Tensor:
@@ -157,14 +207,17 @@ def match_border(images: torch.Tensor, source: torch.Tensor, boundary: torch.Ten
     return images + difference / (_blur(boundary, sigma) + 0.05)
 
 
-def _before_tuning(generator, parser, source, pivots, edit: _Edit, region, config) -> list[torch.Tensor]:
+def _before_tuning(
+    generator, parser, source, pivots, edit: _Edit, lent: _Lent | None, region, config
+) -> list[torch.Tensor]:
     """The untuned edit, the detail that inversion missed, and the region: the given one, or what the parser finds."""
 
     def work(rows: list[int]) -> tuple[torch.Tensor, ...]:
         with torch.no_grad():
             edited = edit.paint(generator, rows)
         with torch.no_grad(), autocast(edit.ws.device, edit.dtype):
-            missed = _missed_detail(generator, source[rows], edited, pivots[rows], config)
+            lenders = None if lent is None else lent[rows]
+            missed = _missed_detail(generator, source[rows], edited, pivots[rows], lenders, config)
             if region is not None:
                 return edited, missed, region[rows]
             return edited, missed, parsed_region(parser, source[rows], edited, config.region)
@@ -224,14 +277,27 @@ def _stitch_batch(tuned, weights, edit: _Edit, source, edited, missed, masks, co
     return Stitched(to_crops(images), alpha, before.numpy(), border.numpy(), np.full(count, taken))
 
 
-def _missed_detail(generator, source, edited, pivots, config) -> torch.Tensor:
-    """f - G(pivot) where the edit leaves the picture as it is, fading to 0 where it changes it."""
+def _missed_detail(generator, source, edited, pivots, lent: _Lent | None, config) -> torch.Tensor:
+    """f - G(pivot) where the edit leaves the picture as it is, fading to the lender's where it changes it."""
     if not config.keep_detail:
         return torch.zeros_like(source)
     reconstruction = generator.synthesise(pivots).float()
-    change = (edited - reconstruction).abs().amax(1, keepdim=True)
-    change = _blur(change, max(1.0, source.shape[-1] * 0.012))
-    return (source - reconstruction) * torch.exp(-((change / max(config.detail_threshold, 1e-6)) ** 2))
+    own = _agreement(edited, reconstruction, KEPT_SIGMA, config.detail_threshold)
+    missed = (source - reconstruction) * own
+    if lent is None:
+        return missed
+    reconstruction = generator.synthesise(lent.pivots).float()
+    carried = warp(torch.cat([reconstruction, lent.images - reconstruction], 1), lent.fields)
+    agreement = _agreement(edited, carried[:, :3], LENT_SIGMA, config.lent_threshold)
+    return missed + (1 - own) * agreement * carried[:, 3:]
+
+
+def _agreement(edited: torch.Tensor, other: torch.Tensor, sigma: float, threshold: float) -> torch.Tensor:
+    """1 where two pictures `[n, 3, R, R]` are the same, fading to 0 where they differ by more than `threshold`, as seen
+    through a Gaussian of `sigma` sides: `[n, 1, R, R]`."""
+    change = (edited - other).abs().amax(1, keepdim=True)
+    change = _blur(change, max(1.0, edited.shape[-1] * sigma))
+    return torch.exp(-((change / max(threshold, 1e-6)) ** 2))
 
 
 def _classes(parser, images, classes: tuple[int, ...]) -> torch.Tensor:

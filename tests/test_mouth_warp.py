@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hdtalk.crop import landmarks_to_crop
-from hdtalk.mouth_warp import HELD, MOUTH, warp, warp_fields
+from hdtalk.mouth_warp import HELD, MOUTH, carrying_fields, closest_mouths, warp, warp_fields
 from hdtalk.squares import ffhq_quads
 
 SIDE = 256
@@ -104,3 +104,24 @@ def test_warping_has_a_gradient(faces_px):
     bent = warp(image, torch.from_numpy(warp_fields(faces_px[:1], smiling(faces_px[0])[None], SIDE, REACH)))
     (gradient,) = torch.autograd.grad(bent.square().sum(), image)
     assert gradient.isfinite().all() and (gradient.abs() > 0).float().mean() > 0.9
+
+
+def test_a_picture_is_carried_to_other_landmarks_and_the_crop_s_edge_stays(faces_px):
+    opening = np.linalg.norm(faces_px[:, 66] - faces_px[:, 62], axis=1)
+    closed, open_ = faces_px[[opening.argmin()]], faces_px[[opening.argmax()]]
+    fields = carrying_fields(closed, open_, SIDE)
+    found = centres(warp(dots(closed[0]), torch.from_numpy(fields)).clamp(min=0))
+    moved = np.linalg.norm(open_ - closed, axis=-1)[0]
+    assert moved.max() > 8  # pixels: a mouth that opens
+    # inner lips that touched are torn apart: what was one place is then many
+    assert np.linalg.norm(found - open_[0], axis=-1)[:60].mean() < 0.2 * moved[:60].mean()
+    edge = np.concatenate([fields[0, :, [0, -1]].ravel(), fields[0, :, :, [0, -1]].ravel()])
+    assert np.abs(edge).max() * SIDE < 0.1 * moved.max()
+
+
+def test_the_closest_mouth_is_found_wherever_the_head_is(faces_px):
+    shot = faces_px[::3]
+    wanted = np.arange(len(shot))[::-1]
+    moved = shot[wanted] + np.linspace(-9, 9, len(wanted))[:, None, None].astype(np.float32)
+    moved[:, :17] += 5.0  # the jaw has no say in it
+    np.testing.assert_array_equal(closest_mouths(shot, moved), wanted)

@@ -111,3 +111,57 @@ def test_crops_come_back_in_order_and_uint8(tiny_networks, tiny_crops):
     made = stitched(tiny_networks, crops, ws, ws, config)
     picture = tiny_networks.generator.synthesise(ws).detach()
     np.testing.assert_allclose(to_images(made.crops, torch.device("cpu")), picture.clamp(-1, 1), atol=0.01)
+
+
+@pytest.fixture
+def another_mouth(tiny_networks, tiny_crops):
+    """(crops of noise that no generator paints, their codes, an edit that shows another frame of them, which one)."""
+    _, ws = tiny_crops
+    noise = np.random.default_rng(3).integers(-40, 41, (4, 3, 32, 32))
+    with torch.no_grad():
+        painted = stitch.to_crops(tiny_networks.generator.synthesise(ws[:4]))
+    shown = np.array([1, 2, 3, 0])
+    return np.clip(painted.astype(int) + noise, 0, 255).astype(np.uint8), ws[:4], ws[shown], shown
+
+
+def lend(crops, pivots, rows):
+    return stitch.Lenders(crops[rows], pivots[rows], np.zeros((len(rows), 2, 64, 64), np.float32))
+
+
+def missed_of(made, networks, edit):
+    """What was added to the edit's own picture, in its middle, grey levels."""
+    with torch.no_grad():
+        painted = stitch.to_crops(networks.generator.synthesise(edit))
+    return (made.crops.astype(int) - painted)[..., 8:24, 8:24]
+
+
+def test_where_the_edit_changes_the_picture_a_frame_that_looks_like_it_lends_its_detail(tiny_networks, another_mouth):
+    crops, pivots, edit, shown = another_mouth
+    config = StitchConfig(steps=0, match_colour=False, detail_threshold=1e-3)  # its own frame's detail goes nowhere
+    given = tiny_networks.generator, Disc(), crops, pivots, edit, config
+    alone, lent = (stitch.stitch_frames(*given, lenders=x) for x in (None, lend(crops, pivots, shown)))
+    assert np.abs(missed_of(alone, tiny_networks, edit)).max() <= 1
+    np.testing.assert_allclose(lent.crops[..., 8:24, 8:24].astype(int), crops[shown][..., 8:24, 8:24], atol=2)
+
+
+def test_a_frame_that_shows_something_else_lends_nothing(tiny_networks, another_mouth):
+    crops, pivots, edit, shown = another_mouth
+    config = StitchConfig(steps=0, match_colour=False, detail_threshold=1e-3, lent_threshold=1e-3)
+    other = stitch.stitch_frames(
+        tiny_networks.generator, Disc(), crops, pivots, edit, config, lenders=lend(crops, pivots, np.roll(shown, 1))
+    )
+    assert np.abs(missed_of(other, tiny_networks, edit)).max() <= 1
+
+
+def test_lenders_are_the_shot_s_frames_with_the_targets_mouths(tiny_crops):
+    crops, ws = tiny_crops
+    rng = np.random.default_rng(0)
+    shot_px = rng.uniform(8, 24, (6, 68, 2)).astype(np.float32)
+    targets = shot_px[[4, 2]] + rng.normal(0, 0.05, (2, 68, 2)).astype(np.float32)
+    given = crops.__getitem__, ws, shot_px, targets, 32
+    lenders = stitch.find_lenders(*given, StitchConfig())
+    np.testing.assert_array_equal(lenders.crops, crops[[4, 2]])
+    torch.testing.assert_close(lenders.pivots, ws[[4, 2]])
+    assert np.abs(lenders.fields).max() * 32 < 0.5  # they have hardly anywhere to go
+    for nothing in (StitchConfig(lent_threshold=0.0), StitchConfig(keep_detail=False)):
+        assert stitch.find_lenders(*given, nothing) is None

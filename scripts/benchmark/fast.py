@@ -141,6 +141,9 @@ def stitch_shot(networks, generator, pivots, ws, fields, shot: Shot, config: Edi
     parts = []
     for rows in _chunks(len(shot), settings.chunk_frames):
         mask = regions.lower_face_mask(shot.source_px[rows], shot.target_px[rows], side) if lower else None
+        lenders = stitch.find_lenders(
+            lambda i: shot.crops[i], pivots.cpu(), shot.source_px, shot.target_px[rows], side, settings
+        )
         parts.append(
             stitch.stitch_frames(
                 generator,
@@ -151,6 +154,7 @@ def stitch_shot(networks, generator, pivots, ws, fields, shot: Shot, config: Edi
                 settings,
                 lower_face=mask,
                 fields=None if fields is None else fields[rows],
+                lenders=lenders,
                 dtype=dtype,
             )  # fmt: skip
         )

@@ -10,6 +10,7 @@ from hdtalk.losses.landmark import MOUTH
 from hdtalk.regions import lower_face_mask
 
 GRID = 64  # nodes along a side of a field
+NODES = np.stack(np.meshgrid(*2 * [(np.arange(GRID) + 0.5) / GRID]), -1).reshape(-1, 2)
 HELD = np.r_[0:17, 27:48]  # jaw, nose and eyes stay where they are, and so does the crop's edge
 EDGE = np.array([(x, y) for x in np.linspace(0, 1, 7) for y in np.linspace(0, 1, 7) if {x, y} & {0.0, 1.0}])
 STEADY = slice(27, 48)  # nose and eyes, by which mouths are compared
@@ -68,7 +69,5 @@ def warp(images: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
 
 def _thin_plate(places: np.ndarray, moves: np.ndarray) -> np.ndarray:
     """The field, float64 `[2, 64, 64]`, that has about these moves at these places, both `[k, 2]` in sides."""
-    nodes = (np.arange(GRID) + 0.5) / GRID
-    grid = np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2)
     plate = RBFInterpolator(places, moves, smoothing=SMOOTHING, kernel="thin_plate_spline")
-    return plate(grid).reshape(GRID, GRID, 2).transpose(2, 0, 1)
+    return plate(NODES).reshape(GRID, GRID, 2).transpose(2, 0, 1)

@@ -56,6 +56,9 @@ class Lenders:
     pivots: torch.Tensor
     fields: np.ndarray
 
+    def __getitem__(self, rows) -> "Lenders":
+        return Lenders(self.crops[rows], self.pivots[rows], self.fields[rows])
+
 
 @dataclass(frozen=True)
 class Stitched:
@@ -126,7 +129,7 @@ def stitch_frames(
             known = None if lower_face is None else torch.from_numpy(lower_face[rows, 0] > 0.5).to(ws.device)
             bends = None if fields is None else torch.from_numpy(fields[rows]).to(ws.device)
             edit = _Edit(ws[rows], bends, dtype)
-            lent = None if lenders is None else _Lent.of(lenders, rows, ws.device)
+            lent = None if lenders is None else lenders[rows]
             edited, missed, region = _before_tuning(generator, parser, source, pivots[rows], edit, lent, known, config)
         masks = region_masks(region, config.dilation)
         parts.append(_stitch_batch(tuned, weights, edit, source - missed, edited, missed, masks, config))
@@ -147,23 +150,6 @@ class _Edit:
         with autocast(self.ws.device, self.dtype):
             images = generator.synthesise(self.ws[rows]).float()
         return images if self.fields is None else warp(images, self.fields[rows])
-
-
-@dataclass(frozen=True)
-class _Lent:
-    """`Lenders` of a batch on its device, the crops as pictures in [-1, 1]."""
-
-    images: torch.Tensor
-    pivots: torch.Tensor
-    fields: torch.Tensor
-
-    @classmethod
-    def of(cls, lenders: Lenders, rows: slice, device: torch.device) -> "_Lent":
-        fields = torch.from_numpy(lenders.fields[rows]).to(device)
-        return cls(to_images(lenders.crops[rows], device), lenders.pivots[rows].to(device), fields)
-
-    def __getitem__(self, rows) -> "_Lent":
-        return _Lent(self.images[rows], self.pivots[rows], self.fields[rows])
 
 
 def parsed_region(parser: nn.Module, source: torch.Tensor, edited: torch.Tensor, region: str) -> torch.Tensor:
@@ -208,7 +194,7 @@ def match_border(images: torch.Tensor, source: torch.Tensor, boundary: torch.Ten
 
 
 def _before_tuning(
-    generator, parser, source, pivots, edit: _Edit, lent: _Lent | None, region, config
+    generator, parser, source, pivots, edit: _Edit, lent: Lenders | None, region, config
 ) -> list[torch.Tensor]:
     """The untuned edit, the detail that inversion missed, and the region: the given one, or what the parser finds."""
 
@@ -216,8 +202,8 @@ def _before_tuning(
         with torch.no_grad():
             edited = edit.paint(generator, rows)
         with torch.no_grad(), autocast(edit.ws.device, edit.dtype):
-            lenders = None if lent is None else lent[rows]
-            missed = _missed_detail(generator, source[rows], edited, pivots[rows], lenders, config)
+            lender = None if lent is None else lent[rows]
+            missed = _missed_detail(generator, source[rows], edited, pivots[rows], lender, config)
             if region is not None:
                 return edited, missed, region[rows]
             return edited, missed, parsed_region(parser, source[rows], edited, config.region)
@@ -277,7 +263,7 @@ def _stitch_batch(tuned, weights, edit: _Edit, source, edited, missed, masks, co
     return Stitched(to_crops(images), alpha, before.numpy(), border.numpy(), np.full(count, taken))
 
 
-def _missed_detail(generator, source, edited, pivots, lent: _Lent | None, config) -> torch.Tensor:
+def _missed_detail(generator, source, edited, pivots, lent: Lenders | None, config) -> torch.Tensor:
     """f - G(pivot) where the edit leaves the picture as it is, fading to the lender's where it changes it."""
     if not config.keep_detail:
         return torch.zeros_like(source)
@@ -286,8 +272,9 @@ def _missed_detail(generator, source, edited, pivots, lent: _Lent | None, config
     missed = (source - reconstruction) * own
     if lent is None:
         return missed
-    reconstruction = generator.synthesise(lent.pivots).float()
-    carried = warp(torch.cat([reconstruction, lent.images - reconstruction], 1), lent.fields)
+    reconstruction = generator.synthesise(lent.pivots.to(source.device)).float()
+    pictures = torch.cat([reconstruction, to_images(lent.crops, source.device) - reconstruction], 1)
+    carried = warp(pictures, torch.from_numpy(lent.fields).to(source.device))
     agreement = _agreement(edited, carried[:, :3], LENT_SIGMA, config.lent_threshold)
     return missed + (1 - own) * agreement * carried[:, 3:]
 

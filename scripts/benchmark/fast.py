@@ -97,7 +97,7 @@ def invert_shot(networks, shot: Shot, config: EditConfig, device, dtype, clock: 
 def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, device, dtype, clock: Clock):
     """(Codes, fields that bend their pictures or None, B's own objective at its start and end)."""
     settings = config.optimise
-    sample = np.unique(np.linspace(0, len(shot) - 1, SHOT_SAMPLE).round().astype(int))
+    sample = _sample(len(shot))
     space = latent_space(networks.generator, settings, pivots[sample].cpu(), config.seed)
     displacements = ((shot.target_px - shot.source_px) / shot.crops.shape[-1]).reshape(len(shot), -1)
     whole = optimise.Frames(shot.crops, pivots, shot.source_px, shot.target_px)
@@ -138,12 +138,11 @@ def stitch_shot(networks, generator, pivots, ws, fields, shot: Shot, config: Edi
         settings.region == "auto"
         and regions.upper_face_moves(shot.source_px, shot.target_px, side) <= settings.upper_moves
     )
-    parts = []
+    sample, parts = _sample(len(shot)), []
+    known = lambda rows: shot.crops[sample[rows]], pivots[sample].cpu(), shot.source_px[sample]
     for rows in _chunks(len(shot), settings.chunk_frames):
         mask = regions.lower_face_mask(shot.source_px[rows], shot.target_px[rows], side) if lower else None
-        lenders = stitch.find_lenders(
-            lambda i: shot.crops[i], pivots.cpu(), shot.source_px, shot.target_px[rows], side, settings
-        )
+        lenders = stitch.find_lenders(*known, shot.target_px[rows], side, settings)
         parts.append(
             stitch.stitch_frames(
                 generator,
@@ -164,3 +163,8 @@ def stitch_shot(networks, generator, pivots, ws, fields, shot: Shot, config: Edi
 
 def _chunks(count: int, size: int) -> list[np.ndarray]:
     return [np.arange(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+def _sample(count: int) -> np.ndarray:
+    """Frames that stand for a shot of `count`."""
+    return np.unique(np.linspace(0, count - 1, SHOT_SAMPLE).round().astype(int))

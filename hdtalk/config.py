@@ -11,6 +11,7 @@ class CropConfig:
     centre_sigma_frames: float = 1.0
     axes_sigma_frames: float = 3.0
     keep_detail_below: float = 0.1  # changes of the crop (in [-1,1]) below this keep the detail finer than a crop pixel
+    back_projections: int = 1  # rounds of sharpening what a crop coarser than its frame blurred; 0: none
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class OptimiseConfig:
     lambda_mahalanobis: float = 2e-4  # on the squared length of the whitened offset
     perceptual_mouth: float = 0.0  # weight of LPIPS where the source's mouth and jaw are, wrong by definition
     optimiser: str = "l-bfgs"  # l-bfgs: each frame with its own curvature and step length | adam
-    learning_rate: float = 0.1  # of Adam; of L-BFGS, the root mean square of a first step's coordinates
+    learning_rate: float = 0.03  # of Adam; of L-BFGS, the root mean square of a first step's coordinates
     cosine: bool = True  # Adam's rate falls to zero; otherwise it is constant
     start_ridge: float = 0.1  # in the space of the shot, codes start where a regression over its frames puts them
     start_scale: float = 0.045  # unit of its landmark distances, root of the summed squares, share of the crop's side
@@ -143,8 +144,7 @@ class OptimiseConfig:
     chunk_frames: int = 32
     batch_size: int = 4
     plateau: float = 2e-3  # a frame rests when its loss fell by less than this share over `patience` steps; 0: never
-    patience: int = 1
-    probes: int = 4  # frames of a chunk that descend first, alone; where none leaves the plateau, all rest; 0: none
+    patience: int = 2
     perceptual_side: int = 256
 
 

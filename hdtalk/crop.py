@@ -1,6 +1,7 @@
 """From the frame to the aligned face crop and back: smooth FFHQ quads, crop_face and its inverse paste_back."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,13 +12,16 @@ from hdtalk.config import CropConfig
 from hdtalk.data import CropTrack, FaceTrack
 from hdtalk.squares import (
     crop_face,
+    crop_picture,
     crop_to_frame,
     ffhq_axes,
     ffhq_quads,
     invert,
     landmarks_to_crop,
     landmarks_to_frame,
+    positions,
     sample,
+    sample_at,
     side_px,
     square_quads,
 )
@@ -29,10 +33,31 @@ __all__ = [
     "ffhq_quads",
     "landmarks_to_crop",
     "landmarks_to_frame",
+    "finer_detail",
     "paste_back",
 ]
 
 DEFAULTS = CropConfig()
+LOWER_FACE = np.array([[0.15, 0.5], [0.15, 1.0], [0.85, 1.0], [0.85, 0.5]])  # corners, shares of an aligned crop's side
+
+
+@dataclass(frozen=True)
+class FinerDetail:
+    """What of a frame's lower face is finer than a pixel of its crop: `picture`, uint8 `[h, w, 3]`, 128 for nothing;
+    `quad_px`: the crop's corners in it, float64 `[4, 2]`."""
+
+    picture: np.ndarray
+    quad_px: np.ndarray
+
+
+@dataclass(frozen=True)
+class Loan:
+    """Another frame's `detail`; `field`: float32 `[2, 64, 64]`, by which that frame's crop is carried to this one's
+    (`mouth_warp.carrying_fields`); `share`: uint8 `[R, R]`, how much of it belongs there."""
+
+    detail: FinerDetail
+    field: np.ndarray
+    share: np.ndarray
 
 
 def crop_track(track: FaceTrack, resolution: int, config: CropConfig = DEFAULTS) -> CropTrack:
@@ -53,12 +78,31 @@ def crop_faces(frames: Iterable[np.ndarray], quads_px: np.ndarray, resolution: i
     return np.stack(crops) if crops else np.empty((0, 3, resolution, resolution), np.uint8)
 
 
+def finer_detail(
+    frame: np.ndarray, quad_px: np.ndarray, resolution: int, config: CropConfig = DEFAULTS
+) -> FinerDetail | None:
+    """The detail of a frame that its crop cannot show, for other frames to lend; None where the crop shows all."""
+    quad = np.asarray(quad_px, np.float64)
+    size = frame.shape[1], frame.shape[0]
+    x0, y0, x1, y1 = _bounds(quad, *size)
+    to_frame = crop_to_frame(quad, 1)
+    left, top, right, bottom = _bounds((LOWER_FACE - 0.5) @ to_frame[:, :2].T + to_frame[:, 2], *size)
+    if side_px(quad) <= resolution or left >= right or top >= bottom:
+        return None
+    crop = torch.from_numpy(crop_face(frame, quad, resolution))[None]
+    shown = _shown(crop, quad - (x0, y0), y1 - y0, x1 - x0, config.back_projections)[0]
+    shown_levels = (shown[:, top - y0 : bottom - y0, left - x0 : right - x0].permute(1, 2, 0).numpy() + 1) * 127.5
+    picture = np.clip(np.rint(frame[top:bottom, left:right] - shown_levels) + 128, 0, 255).astype(np.uint8)
+    return FinerDetail(picture, quad - (left, top))
+
+
 def paste_back(
     frame: np.ndarray,
     crop: np.ndarray,
     mask: np.ndarray,
     quad_px: np.ndarray,
     config: CropConfig = DEFAULTS,
+    loan: Loan | None = None,
 ) -> np.ndarray:
     """Puts an edited crop [3,R,R] back into its frame where `mask` ([R,R] or [1,R,R]) says so. Both are float, in
     [-1,1] and [0,1], or uint8, 0 to 255.
@@ -66,7 +110,10 @@ def paste_back(
     Not the crop itself but its *difference* to the crop of the unedited frame is turned back and added, so an edit
     that changes nothing returns the frame bit for bit, resampling included, and the source keeps the detail that is
     finer than a crop pixel. Where the edit changed the picture by more than `keep_detail_below`, that detail belongs
-    to the old content and fades out with it. Pixels with mask 0 are the source's own. Returns a new frame.
+    to the old content and fades out with it. Where a crop pixel is larger than the frame's, what cropping blurred is
+    sharpened again: `back_projections` times, what a crop of the result would lack is added (Irani and Peleg 1991).
+    What is finer still another frame may lend: where old detail fades out, that of `loan` comes in.
+    Pixels with mask 0 are the source's own. Returns a new frame.
     """
     quad = np.asarray(quad_px, np.float64)
     resolution = crop.shape[-1]
@@ -82,21 +129,49 @@ def paste_back(
     opacity = np.float32(mask) / (255 if mask.dtype == np.uint8 else 1)
     alpha = torch.from_numpy(opacity.reshape(1, resolution, resolution))
     keep = _unchanged(difference, config.keep_detail_below)
-    layers = torch.cat([alpha, keep, difference, torch.from_numpy(source)])[None]  # [1,8,R,R]
+    lent = torch.zeros_like(alpha) if loan is None else torch.from_numpy(loan.share[None] / np.float32(255))
+    shares, pictures = torch.cat([alpha, keep, lent])[None], torch.cat([difference, torch.from_numpy(source)])[None]
 
     reduction = int(resolution / side_px(quad) + 1e-6)
     if reduction > 1:  # several crop pixels fall on one frame pixel
-        layers = F.interpolate(layers, size=-(-resolution // reduction), mode="area")
-    to_crop = invert(crop_to_frame(quad - (x0, y0), layers.shape[-1]))
-    warped = sample(layers, to_crop, y1 - y0, x1 - x0, padding="border")[0]
-    inside = sample(torch.ones_like(layers[:, :1]), to_crop, y1 - y0, x1 - x0, padding="zeros")[0]
-    alpha = warped[0:1] * (inside > 0.999)
+        size = -(-resolution // reduction)
+        shares, pictures = (F.interpolate(layer, size=size, mode="area") for layer in (shares, pictures))
+    quad = quad - (x0, y0)
+    to_crop = invert(crop_to_frame(quad, shares.shape[-1]))
+    shares_frame = sample(shares, to_crop, y1 - y0, x1 - x0, padding="border")[0]
+    inside = sample(torch.ones_like(shares[:, :1]), to_crop, y1 - y0, x1 - x0, padding="zeros")[0]
+    alpha, keep, lent = shares_frame[0:1] * (inside > 0.999), shares_frame[1:2], shares_frame[2:3]
 
     region = torch.from_numpy(frame[y0:y1, x0:x1].astype(np.float32)).permute(2, 0, 1)
-    finer_than_crop = region - (warped[5:8] + 1) * 127.5
-    edited = region + alpha * (warped[2:5] * 127.5 - (1 - warped[1:2]) * finer_than_crop)
+    shown = _shown(pictures, quad, y1 - y0, x1 - x0, config.back_projections)[0] * 127.5
+    finer_than_crop = region - (shown[3:] + 127.5)
+    if loan is not None:
+        finer_than_crop -= lent * _carried(loan, quad, y1 - y0, x1 - x0)
+    edited = region + alpha * (shown[:3] - (1 - keep) * finer_than_crop)
     result[y0:y1, x0:x1] = edited.round_().clamp_(0, 255).byte().permute(1, 2, 0).numpy()
     return result
+
+
+def _shown(crops: torch.Tensor, quad: np.ndarray, height: int, width: int, back_projections: int) -> torch.Tensor:
+    """What crops [1,C,R,R] of a height x width picture say of it, [1,C,height,width]."""
+    resolution = crops.shape[-1]
+    to_crop = invert(crop_to_frame(quad, resolution))
+    shown = sample(crops, to_crop, height, width, padding="border", mode="bicubic")
+    for _ in range(back_projections if side_px(quad) > resolution else 0):
+        lacking = crops - crop_picture(shown, quad, resolution)
+        shown += sample(lacking, to_crop, height, width, padding="border", mode="bicubic")
+    return shown
+
+
+def _carried(loan: Loan, quad: np.ndarray, height: int, width: int) -> torch.Tensor:
+    """The loan's detail where it belongs in a height x width picture, of which `quad` is the crop, [3,height,width]."""
+    here = positions(invert(crop_to_frame(quad, 1)), height, width)  # in the crop, in sides of it; its centre is 0
+    field = torch.from_numpy(loan.field)[None]
+    nodes = field.shape[-1]
+    there = here - sample_at(field, (here + 0.5) * nodes - 0.5, "border", "bilinear")[0].permute(1, 2, 0)
+    to_frame = torch.from_numpy(crop_to_frame(loan.detail.quad_px, 1))
+    detail = torch.from_numpy(loan.detail.picture.astype(np.float32) - 128).permute(2, 0, 1)[None]
+    return sample_at(detail, there @ to_frame[:, :2].T + to_frame[:, 2], "zeros", "bicubic")[0]
 
 
 def _rounded(crop: np.ndarray) -> np.ndarray:

@@ -8,7 +8,13 @@ from scipy.spatial.distance import cdist
 from hdtalk.config import OptimiseConfig
 
 DEFAULTS = OptimiseConfig()
+SHOT_SAMPLE = 512  # frames at most that stand for the shot's own codes
 CONTEXT_SIGMAS = 3  # how far on either side smoothing looks, in its standard deviations
+
+
+def shot_sample(count: int) -> np.ndarray:
+    """Frames of `count` that stand for the shot, spread evenly over it, int64, ascending."""
+    return np.unique(np.linspace(0, count - 1, SHOT_SAMPLE).round().astype(int))
 
 
 class LandmarkCodes:

@@ -91,8 +91,8 @@ def optimise_frames(
     what the shot suggests (`frames.shown_px`), whose motion is right already, it is that of their ways from there.
 
     `config.joint`: all frames descend together and each pair of neighbours is coupled in both directions; a frame rests
-    when its loss is on a plateau, all rest where none of `config.probes` frames leaves its own. Otherwise, as in the
-    paper, one frame after the other, tied to the finished one before.
+    when its loss is on a plateau. Otherwise, as in the paper, one frame after the other, tied to the finished one
+    before.
     The target heat maps H of equation (6) are the net's answer to the source frame, or to the picture that the
     descent starts from, with every landmark's map moved from where it is there to its target place ("shifted": what
     the net gets wrong on this face cancels out), or Gaussians at the target landmarks, of the width that the net was
@@ -103,8 +103,6 @@ def optimise_frames(
     networks = (generator, landmarker, perceptual)
     with frozen(*networks):
         if config.joint or independent:
-            if not (independent or _any_gains(networks, space, frames, config, dtype, coordinates, steps)):
-                steps = 0
             given = networks, space, frames, config, dtype, None if independent else before, not independent
             descent = _Descent(*given, before_pivot)
             return descent.run(coordinates, steps, progress)
@@ -159,18 +157,6 @@ def warm_starts(
     shares = torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
     chosen = anchor_coordinates[torch.from_numpy(nearest)]  # [n, neighbours, ...]
     return torch.einsum("nk,nk...->n...", shares.to(chosen.device), chosen)
-
-
-def _any_gains(networks, space, frames, config, dtype, coordinates, steps) -> bool:
-    """Whether a descent is worth its price: whether any of `config.probes` frames, each for itself, falls by more than
-    the plateau. Starts that the shot suggests often leave nothing to gain; of others, True."""
-    alone = frames.shown_px is not None and config.smoothness != "feature"
-    if not (alone and config.probes and config.plateau) or len(frames) <= 2 * config.probes:
-        return True
-    rows = np.linspace(0, len(frames) - 1, 2 * config.probes + 1).round().astype(int)[1::2]
-    descent = _Descent(networks, space, frames[rows], config, dtype, None, False)
-    losses = descent.run(coordinates[rows], steps, None).losses
-    return bool((losses["total"] < losses["start"] * (1 - config.plateau)).any())
 
 
 class _Descent:

@@ -14,6 +14,7 @@ from hdtalk.descent import frozen, in_batches
 from hdtalk.device import autocast
 from hdtalk.errors import ResourceError, UsageError
 from hdtalk.images import resize
+from hdtalk.landmark_codes import SHOT_SAMPLE
 
 CROP_CHUNK = 64  # frames per file of crops
 
@@ -111,7 +112,8 @@ def estimate_bytes(bundle, config: EditConfig, num_source: int, num_output: int)
     activations = batch * area * 4 * 160
     chunk = config.optimise.chunk_frames * (area * 8 + 4 * 68 * 64 * 64)
     memory = (900 << 20) + 6 * weights + activations + chunk
-    disk = num_source * area + int(num_output * area * 0.8) + 6 * weights + 64 * 512 * 4 * (num_source + num_output)
+    disk = num_source * area + int(num_output * area * 0.9) + 6 * weights + 64 * 512 * 4 * (num_source + num_output)
+    disk += min(num_output, SHOT_SAMPLE) * area  # finer details to lend, of frames twice as fine as their crops
     return memory, disk
 
 

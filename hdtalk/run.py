@@ -35,7 +35,7 @@ from hdtalk.job import (
     is_claimed,
     write_atomically,
 )
-from hdtalk.landmark_codes import LandmarkCodes
+from hdtalk.landmark_codes import LandmarkCodes, shot_sample
 from hdtalk.latent_space import latent_space
 from hdtalk.memory import keep_large_buffers
 from hdtalk.metrics.ssim import ssim
@@ -48,8 +48,7 @@ from hdtalk.weights import Bundle, load_bundle
 log = logging.getLogger(__name__)
 
 INVERSION_SCORES = ("encoder_psnr_db", "encoder_ssim", "encoder_lpips", "psnr_db", "ssim", "lpips")
-STAGES = ("faces", "crops", "encoding", "pivots", "tuning", "speech", "optimisation", "stitching")
-SHOT_SAMPLE = 512  # frames at most that stand for the shot's own codes
+STAGES = ("faces", "crops", "encoding", "pivots", "tuning", "speech", "optimisation", "stitching", "details")
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 PathLike = str | os.PathLike
@@ -101,17 +100,37 @@ class Followed:
 
 
 @dataclass(frozen=True)
+class Patch:
+    """What is pasted into frame `output`: `picture` uint8 [3, R, R] as far as `alpha` uint8 [R, R] says, and detail of
+    another frame where there is any to lend."""
+
+    output: int
+    picture: np.ndarray
+    alpha: np.ndarray
+    loan: crop.Loan | None = None
+
+
+@dataclass(frozen=True)
 class Stitched:
     stage: Stage
+    details: Stage  # of the frames that lend, chunk by chunk, by their place among the crops
     chunks: list[np.ndarray]
     scores: dict[str, float]
 
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """(output frame, crop uint8 [3, R, R], alpha uint8 [R, R]), one chunk in memory at a time."""
+    def __iter__(self) -> Iterator[Patch]:
+        """One chunk in memory at a time."""
         for number, outputs in enumerate(self.chunks):
             arrays = self.stage.load(number)
             for index, row in enumerate(outputs):
-                yield int(row), _unpack(arrays[f"crop.{index}"]).transpose(2, 0, 1), _unpack(arrays[f"alpha.{index}"])
+                picture, alpha = _unpack(arrays[f"crop.{index}"]), _unpack(arrays[f"alpha.{index}"])
+                yield Patch(int(row), picture.transpose(2, 0, 1), alpha, self._loan(arrays, index))
+
+    def _loan(self, arrays: dict[str, np.ndarray], index: int) -> crop.Loan | None:
+        if "lenders" not in arrays or arrays["lenders"][index] not in self.details.chunks:
+            return None
+        lender = self.details.load(int(arrays["lenders"][index]))
+        detail = crop.FinerDetail(_unpack(lender["picture"]), lender["quad_px"])
+        return crop.Loan(detail, arrays["lent_fields"][index], _unpack(arrays[f"lent.{index}"]))
 
 
 @dataclass
@@ -423,7 +442,7 @@ class Run:
         inputs = {"optimisation": followed.stage.content_hash, "crops": crops.stage.content_hash}
         inputs |= {"inversion": inversion.content_hash, "precision": str(self.dtype), **self._hashes("parser")}
         with self._timed("stitching"):
-            stage = self.job.stage("stitching", inputs=inputs, config=self.config.stitch)
+            stage = self.job.stage("stitching", inputs=inputs, config=self.config.stitch, version=2)
             done, total, borders = 0, len(followed.outputs), []
             for number, outputs in enumerate(followed.chunks):
                 if number not in stage.chunks:
@@ -443,6 +462,9 @@ class Run:
                     )  # fmt: skip
                     arrays = {f"crop.{i}": _pack(c.transpose(1, 2, 0)) for i, c in enumerate(made.crops)}
                     arrays |= {f"alpha.{i}": _pack(a) for i, a in enumerate(made.alpha)}
+                    if lenders is not None:
+                        arrays |= {"lenders": sample[lenders.rows], "lent_fields": lenders.fields}
+                        arrays |= {f"lent.{i}": _pack(share) for i, share in enumerate(made.lent)}
                     stage.save(number, arrays | {"border": made.border, "border_before": made.border_before})
                 done += len(outputs)
                 self.report("stitching", done, total)
@@ -453,24 +475,24 @@ class Run:
                     for name in ("border_before", "border")
                 }
                 stage.finish(means)
-        return Stitched(stage, followed.chunks, dict(stage.table))
+            details = self._finer_details(crops, stage)
+        return Stitched(stage, details, followed.chunks, dict(stage.table))
 
     def write(self, face, crops, stitched: Stitched | None, inversion) -> tuple[int, dict[str, list[int]]]:
         """The output video: source frames with the edited (or reconstructed) faces pasted in."""
         config, num_edited, kept = self.config, 0, []
-        edits = iter(stitched if stitched is not None else self._reconstructions(crops, inversion))
-        upcoming = next(edits, None)
+        patches = iter(stitched if stitched is not None else self._reconstructions(crops, inversion))
+        upcoming = next(patches, None)
         with self._timed("writing"):
             writer = media.VideoWriter(self.output, self.info, self._soundtrack(), config.overwrite, config.media)
             with writer:
                 frames = media.read_frames_in_order(self.video, self.first + self.order, config=config.media)
                 for output, frame in enumerate(read_ahead(frames)):
-                    if upcoming is not None and upcoming[0] == output:
-                        _, picture, alpha = upcoming
-                        edited = to_images(picture[None], torch.device("cpu"))[0].numpy()
-                        mask, quad = alpha.astype(np.float32) / 255, crops.track.quads_px[self.order[output]]
-                        frame = crop.paste_back(frame, edited, mask, quad, config.crop)
-                        upcoming, num_edited = next(edits, None), num_edited + 1
+                    if upcoming is not None and upcoming.output == output:
+                        quad_px = crops.track.quads_px[self.order[output]]
+                        given = frame, upcoming.picture, upcoming.alpha, quad_px, config.crop, upcoming.loan
+                        frame = crop.paste_back(*given)
+                        upcoming, num_edited = next(patches, None), num_edited + 1
                     else:
                         kept.append(output)
                     writer.write(frame)
@@ -660,7 +682,25 @@ class Run:
         length_s = float(self.num_source / self.info.fps)
         return Soundtrack(self.speech_path, self.video, background_db, start_s, self.config.media, None, length_s)
 
-    def _reconstructions(self, crops: Crops, inversion: Inversion) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    def _finer_details(self, crops: Crops, stitching: Stage) -> Stage:
+        """What the frames that lend have finer than their crops show, in one pass over the video."""
+        inputs = {"stitching": stitching.content_hash, "crops": crops.stage.content_hash}
+        stage = self.job.stage("details", inputs=inputs, config=self.config.crop)
+        if stage.complete:
+            return stage
+        lenders = {int(place) for number in stitching.chunks for place in stitching.load(number).get("lenders", ())}
+        quads_px, side = crops.track.quads_px, crops.track.resolution
+        wanted = {crops.rows[place]: place for place in lenders if crop.side_px(quads_px[crops.rows[place]]) > side}
+        if wanted:
+            span = self.first + min(wanted), self.first + max(wanted) + 1
+            for row, frame in enumerate(media.read_frames(self.video, *span, self.config.media), min(wanted)):
+                detail = crop.finer_detail(frame, quads_px[row], side, self.config.crop) if row in wanted else None
+                if detail is not None:
+                    stage.save(wanted[row], {"picture": _pack(detail.picture), "quad_px": detail.quad_px})
+        stage.finish()
+        return stage
+
+    def _reconstructions(self, crops: Crops, inversion: Inversion) -> Iterator[Patch]:
         side = crops.track.resolution
         position = np.minimum(np.arange(side), np.arange(side)[::-1]) / max(1, side * 0.06)
         alpha = (np.minimum(1, np.minimum.outer(position, position)) * 255).astype(np.uint8)
@@ -669,7 +709,7 @@ class Run:
                 inversion.generator, inversion.pivots[index : index + 8].to(self.device), 4, self.dtype
             )
             for row, picture in zip(crops.rows[index : index + 8], to_crops(made), strict=True):
-                yield int(row), picture, alpha
+                yield Patch(int(row), picture, alpha)
 
     def _hashes(self, *roles: str) -> dict[str, str]:
         found = self.bundle.hashes
@@ -752,7 +792,7 @@ def _split(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 def _sample(crops: Crops, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
     """Frames that stand for the shot, by their place among the crops, and their landmarks in them, `[N, 68, 2]`."""
-    sample = np.unique(np.linspace(0, len(crops.rows) - 1, SHOT_SAMPLE).round().astype(int))
+    sample = shot_sample(len(crops.rows))
     rows = crops.rows[sample]
     return sample, crop.landmarks_to_crop(targets.face_px[rows], crops.track.quads_px[rows], crops.track.resolution)
 

@@ -36,13 +36,16 @@ def crop_face(frame: np.ndarray, quad_px: np.ndarray, resolution: int) -> np.nda
     """
     quad = np.asarray(quad_px, np.float64)
     patch, origin = _patch(frame, quad)
-    oversampling = int(np.ceil(side_px(quad) / resolution - 1e-6))
-    side = resolution * max(oversampling, 1)
     image = torch.from_numpy(patch.astype(np.float32)).permute(2, 0, 1)[None]
-    crop = sample(image, crop_to_frame(quad - origin, side), side, side, padding="border")
-    if oversampling > 1:
-        crop = F.avg_pool2d(crop, oversampling)
-    return (crop[0] / 127.5 - 1).numpy()
+    return (crop_picture(image, quad - origin, resolution)[0] / 127.5 - 1).numpy()
+
+
+def crop_picture(image: torch.Tensor, quad_px: np.ndarray, resolution: int) -> torch.Tensor:
+    """`crop_face` of a picture of any kind, float [1,C,h,w] -> [1,C,R,R]; its border's pixels go on outside of it."""
+    oversampling = max(1, int(np.ceil(side_px(quad_px) / resolution - 1e-6)))
+    side = resolution * oversampling
+    crop = sample(image, crop_to_frame(quad_px, side), side, side, padding="border")
+    return F.avg_pool2d(crop, oversampling) if oversampling > 1 else crop
 
 
 def landmarks_to_crop(landmarks_px: np.ndarray, quads_px: np.ndarray, resolution: int) -> np.ndarray:
@@ -105,13 +108,21 @@ def _mirrored(indices: np.ndarray, size: int) -> np.ndarray:
     return np.minimum(folded, 2 * size - 2 - folded)
 
 
-def sample(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, padding: str) -> torch.Tensor:
-    """Bilinear samples of image [1,C,h,w] at matrix @ (x, y, 1) for every pixel of a height x width picture."""
-    size = np.array([image.shape[-1], image.shape[-2]], np.float64)
-    scaled = matrix.copy()
-    scaled[:, 2] += 0.5
-    scaled = scaled * (2 / size)[:, None]  # pixel positions -> grid_sample's [-1,1], whose ends are pixel borders
-    scaled[:, 2] -= 1
+def positions(matrix: np.ndarray, height: int, width: int) -> torch.Tensor:
+    """matrix @ (x, y, 1) for every pixel of a height x width picture, float64 [height,width,2]."""
     x, y = torch.arange(width, dtype=torch.float64), torch.arange(height, dtype=torch.float64)[:, None]
-    grid = torch.stack([row[0] * x + row[1] * y + row[2] for row in torch.from_numpy(scaled)], -1)
-    return F.grid_sample(image, grid[None].float(), mode="bilinear", padding_mode=padding, align_corners=False)
+    return torch.stack([row[0] * x + row[1] * y + row[2] for row in torch.from_numpy(matrix)], -1)
+
+
+def sample(
+    image: torch.Tensor, matrix: np.ndarray, height: int, width: int, padding: str, mode: str = "bilinear"
+) -> torch.Tensor:
+    """Samples of image [1,C,h,w] at matrix @ (x, y, 1) for every pixel of a height x width picture."""
+    return sample_at(image, positions(matrix, height, width), padding, mode)
+
+
+def sample_at(image: torch.Tensor, points_px: torch.Tensor, padding: str, mode: str) -> torch.Tensor:
+    """Samples of image [1,C,h,w] at points [height,width,2], (x, y) in its pixels."""
+    size = torch.tensor([image.shape[-1], image.shape[-2]], dtype=torch.float64)
+    grid = (points_px + 0.5) * (2 / size) - 1  # grid_sample's [-1,1], whose ends are pixel borders
+    return F.grid_sample(image, grid[None].float(), mode=mode, padding_mode=padding, align_corners=False)

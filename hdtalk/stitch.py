@@ -49,24 +49,28 @@ class Masks:
 
 @dataclass(frozen=True)
 class Lenders:
-    """Of every frame to stitch, that frame of the shot which lends its detail: `crops`: uint8 `[n, 3, R, R]`; `pivots`:
-    float32 `[n, num_ws, 512]`; `fields`: float32 `[n, 2, 64, 64]`, by which its picture is carried to the target."""
+    """Of every frame to stitch, that frame of the shot which lends its detail: `rows`: int `[n]`, its place among the
+    shot's; `crops`: uint8 `[n, 3, R, R]`; `pivots`: float32 `[n, num_ws, 512]`; `fields`: float32 `[n, 2, 64, 64]`, by
+    which its picture is carried to the target."""
 
+    rows: np.ndarray
     crops: np.ndarray
     pivots: torch.Tensor
     fields: np.ndarray
 
     def __getitem__(self, rows) -> "Lenders":
-        return Lenders(self.crops[rows], self.pivots[rows], self.fields[rows])
+        return Lenders(self.rows[rows], self.crops[rows], self.pivots[rows], self.fields[rows])
 
 
 @dataclass(frozen=True)
 class Stitched:
-    """`crops`: uint8 `[n, 3, R, R]`, the edited faces; `alpha`: uint8 `[n, R, R]`, what to paste; `border_before`,
-    `border`: float32 `[n]`, the boundary's L1 before and after; `steps`: int `[n]`."""
+    """`crops`: uint8 `[n, 3, R, R]`, the edited faces; `alpha`: uint8 `[n, R, R]`, what to paste; `lent`: uint8
+    `[n, R, R]`, how much of the lenders' detail belongs there; `border_before`, `border`: float32 `[n]`, the boundary's
+    L1 before and after; `steps`: int `[n]`."""
 
     crops: np.ndarray
     alpha: np.ndarray
+    lent: np.ndarray
     border_before: np.ndarray
     border: np.ndarray
     steps: np.ndarray
@@ -87,7 +91,7 @@ def find_lenders(
     if not config.keep_detail or config.lent_threshold <= 0:
         return None
     rows = closest_mouths(shot_px, target_px)
-    return Lenders(read_crops(rows), shot_pivots[rows], carrying_fields(shot_px[rows], target_px, side))
+    return Lenders(rows, read_crops(rows), shot_pivots[rows], carrying_fields(shot_px[rows], target_px, side))
 
 
 def stitch_frames(
@@ -130,9 +134,11 @@ def stitch_frames(
             bends = None if fields is None else torch.from_numpy(fields[rows]).to(ws.device)
             edit = _Edit(ws[rows], bends, dtype)
             lent = None if lenders is None else lenders[rows]
-            edited, missed, region = _before_tuning(generator, parser, source, pivots[rows], edit, lent, known, config)
+            edited, missed, agreement, region = _before_tuning(
+                generator, parser, source, pivots[rows], edit, lent, known, config
+            )
         masks = region_masks(region, config.dilation)
-        parts.append(_stitch_batch(tuned, weights, edit, source - missed, edited, missed, masks, config))
+        parts.append(_stitch_batch(tuned, weights, edit, source - missed, edited, missed, agreement, masks, config))
         if progress is not None:
             progress(min(first + config.batch_size, len(crops)), len(crops))
     return Stitched(*(np.concatenate([getattr(p, name) for p in parts]) for name in Stitched.__dataclass_fields__))
@@ -196,23 +202,24 @@ def match_border(images: torch.Tensor, source: torch.Tensor, boundary: torch.Ten
 def _before_tuning(
     generator, parser, source, pivots, edit: _Edit, lent: Lenders | None, region, config
 ) -> list[torch.Tensor]:
-    """The untuned edit, the detail that inversion missed, and the region: the given one, or what the parser finds."""
+    """The untuned edit, the detail that inversion missed, how far the lender's belongs there, and the region: the given
+    one, or what the parser finds."""
 
     def work(rows: list[int]) -> tuple[torch.Tensor, ...]:
         with torch.no_grad():
             edited = edit.paint(generator, rows)
         with torch.no_grad(), autocast(edit.ws.device, edit.dtype):
             lender = None if lent is None else lent[rows]
-            missed = _missed_detail(generator, source[rows], edited, pivots[rows], lender, config)
+            detail = _missed_detail(generator, source[rows], edited, pivots[rows], lender, config)
             if region is not None:
-                return edited, missed, region[rows]
-            return edited, missed, parsed_region(parser, source[rows], edited, config.region)
+                return edited, *detail, region[rows]
+            return edited, *detail, parsed_region(parser, source[rows], edited, config.region)
 
     parts = in_batches(list(range(len(pivots))), len(pivots), work, device=pivots.device)[1]
     return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
-def _stitch_batch(tuned, weights, edit: _Edit, source, edited, missed, masks, config) -> Stitched:
+def _stitch_batch(tuned, weights, edit: _Edit, source, edited, missed, agreement, masks, config) -> Stitched:
     """`source`: what the generator shall show at the boundary; `missed`: what is added to its picture in the end."""
     optimiser = torch.optim.Adam(weights.values(), lr=config.learning_rate)
     count, device = len(source), source.device
@@ -258,25 +265,28 @@ def _stitch_batch(tuned, weights, edit: _Edit, source, edited, missed, masks, co
         border = torch.cat([value for _, value in looked]).cpu()
         if config.match_colour:
             images = match_border(images, source + missed, masks.boundary)
-    alpha = (masks.alpha[:, 0] * 255).round().byte().cpu().numpy()
+    alpha, lent = ((share[:, 0] * 255).round().byte().cpu().numpy() for share in (masks.alpha, agreement))
     before = borders[0] if borders else border
-    return Stitched(to_crops(images), alpha, before.numpy(), border.numpy(), np.full(count, taken))
+    return Stitched(to_crops(images), alpha, lent, before.numpy(), border.numpy(), np.full(count, taken))
 
 
-def _missed_detail(generator, source, edited, pivots, lent: Lenders | None, config) -> torch.Tensor:
-    """f - G(pivot) where the edit leaves the picture as it is, fading to the lender's where it changes it."""
+def _missed_detail(
+    generator, source, edited, pivots, lent: Lenders | None, config
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """f - G(pivot) where the edit leaves the picture as it is, fading to the lender's where it changes it; and how far
+    the lender's belongs there, `[n, 1, R, R]`."""
     if not config.keep_detail:
-        return torch.zeros_like(source)
+        return torch.zeros_like(source), torch.zeros_like(source[:, :1])
     reconstruction = generator.synthesise(pivots).float()
     own = _agreement(edited, reconstruction, KEPT_SIGMA, config.detail_threshold)
     missed = (source - reconstruction) * own
     if lent is None:
-        return missed
+        return missed, torch.zeros_like(own)
     reconstruction = generator.synthesise(lent.pivots.to(source.device)).float()
     pictures = torch.cat([reconstruction, to_images(lent.crops, source.device) - reconstruction], 1)
     carried = warp(pictures, torch.from_numpy(lent.fields).to(source.device))
     agreement = _agreement(edited, carried[:, :3], LENT_SIGMA, config.lent_threshold)
-    return missed + (1 - own) * agreement * carried[:, 3:]
+    return missed + (1 - own) * agreement * carried[:, 3:], agreement
 
 
 def _agreement(edited: torch.Tensor, other: torch.Tensor, sigma: float, threshold: float) -> torch.Tensor:

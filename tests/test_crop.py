@@ -6,7 +6,17 @@ import pytest
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from hdtalk.config import CropConfig
-from hdtalk.crop import crop_face, crop_faces, crop_track, ffhq_quads, landmarks_to_crop, landmarks_to_frame, paste_back
+from hdtalk.crop import (
+    Loan,
+    crop_face,
+    crop_faces,
+    crop_track,
+    ffhq_quads,
+    finer_detail,
+    landmarks_to_crop,
+    landmarks_to_frame,
+    paste_back,
+)
 from hdtalk.data import FaceTrack
 
 
@@ -202,6 +212,57 @@ def test_detail_finer_than_the_crop_stays_where_nothing_changed_and_goes_where_i
     np.testing.assert_array_equal(result[30:210, 70:148], noise_frame[30:210, 70:148])
     painted = result[40:200, 176:250].astype(float)
     assert painted.std() < 4 and painted.mean() == pytest.approx(0.95 * 255, abs=3)
+
+
+@pytest.mark.parametrize("degrees, side, resolution", [(0, 150, 64), (12, 130, 96), (-40, 140, 50)])
+def test_the_frame_with_the_edit_gives_the_edit_when_it_is_cropped_again(noise_frame, degrees, side, resolution):
+    quad = square((150.2, 110.7), side, degrees)
+    edited = crop_face(np.ascontiguousarray(np.rot90(noise_frame, 2)), quad, resolution) * 0.5
+    errors = []
+    for rounds in (0, 1, 3):
+        config = CropConfig(back_projections=rounds, keep_detail_below=1e-6)
+        result = paste_back(noise_frame, edited, np.ones((resolution, resolution)), quad, config)
+        errors.append(np.abs(crop_face(result, quad, resolution) - edited)[:, 4:-4, 4:-4].mean())
+    assert errors[1] < 0.6 * errors[0] and errors[2] < 0.35 * errors[0]
+
+
+def loan(frame, quad, resolution, shift=(0.0, 0.0), share=255):
+    field = np.broadcast_to(np.float32(shift)[:, None, None], (2, 64, 64)).copy()
+    return Loan(finer_detail(frame, quad, resolution), field, np.full((resolution, resolution), share, np.uint8))
+
+
+def test_a_frame_lends_the_detail_that_no_crop_shows(noise_frame):
+    """An edit that shows what another frame shows becomes that frame, pixel for pixel, wherever its crop is there."""
+    other = np.ascontiguousarray(np.rot90(noise_frame, 2)) // 2 + 64
+    here, there, resolution = square((150.2, 110.7), 128), square((167.2, 121.7), 128), 64
+    edited, mask = crop_face(other, there, resolution), np.ones((resolution, resolution))
+    frame = np.where(noise_frame < 128, noise_frame // 8, 255 - noise_frame // 8)  # all of it is changed
+    expected = other[130:165, 126:200]  # 17 and 11 pixels further to the right and down than in the frame
+    with_it, half, without = (
+        paste_back(frame, edited, mask, here, CropConfig(keep_detail_below=1e-6), given)[119:154, 109:183].astype(int)
+        for given in (loan(other, there, resolution), loan(other, there, resolution, share=128), None)
+    )
+    assert np.abs(with_it - expected).max() <= 2
+    missing = expected - without
+    assert np.abs(missing).mean() > 10
+    np.testing.assert_allclose(expected - half, missing / 2, atol=2)
+
+
+def test_lent_detail_is_carried_by_its_field(noise_frame):
+    quad, resolution = square((150.2, 110.7), 128), 64
+    mask, frame = np.ones((resolution, resolution)), np.full_like(noise_frame, 10)
+    edited = np.full((3, resolution, resolution), 0.2, np.float32)
+    plain, moved = (
+        paste_back(frame, edited, mask, quad, CropConfig(), loan(noise_frame, quad, resolution, shift))
+        for shift in ((0.0, 0.0), (8 / 128, -4 / 128))
+    )
+    np.testing.assert_allclose(moved[126:160, 118:190].astype(int), plain[130:164, 110:182], atol=1)
+    assert plain[130:164, 110:182].std() > 20
+
+
+def test_a_crop_as_fine_as_its_frame_has_nothing_to_lend(noise_frame):
+    assert finer_detail(noise_frame, square((150.2, 110.7), 120), 128) is None
+    assert finer_detail(noise_frame, square((-400.0, 90.0), 100), 64) is None  # outside of the frame
 
 
 def test_half_a_mask_is_half_an_edit():

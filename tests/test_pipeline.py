@@ -4,8 +4,10 @@ import json
 import os
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from hdtalk import media
 from hdtalk.data import FaceTrack
@@ -88,12 +90,24 @@ def test_other_targets_reuse_the_inversion_and_a_damaged_artefact_is_made_again(
     before = {path: path.stat().st_mtime_ns for path in job.rglob("*.safetensors")}
     other = run("other.mp4", landmarks=tiny_shot[1].copy(), job=job)
     changed = {p.parent.name for p, time in before.items() if not p.exists() or p.stat().st_mtime_ns != time}
-    assert changed == {"optimisation", "stitching"}
+    assert changed == {"optimisation", "stitching", "details"}
     damaged = job / "pivots" / "000001.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-4] + b"\0\0\0\1")
     again = run("again.mp4", landmarks=tiny_shot[1].copy(), job=job)
     assert "000001.safetensors" in caplog.text
     np.testing.assert_array_equal(frames_of(again.output), frames_of(other.output))
+
+
+def test_frames_whose_mouths_are_taken_lend_what_their_crops_do_not_show(run):
+    lent = run("lent.mp4", stitch={**SMALL["stitch"], "lent_threshold": 100.0})
+    alone = run("alone.mp4", stitch={**SMALL["stitch"], "lent_threshold": 0.0})
+    assert not list((alone.job / "details").glob("*.safetensors"))
+    stitched = [load_file(path) for path in (lent.job / "stitching").glob("*.safetensors")]
+    lenders = {int(row) for arrays in stitched for row in arrays["lenders"]}
+    assert {int(path.stem) for path in (lent.job / "details").glob("*.safetensors")} == lenders
+    picture = cv2.imdecode(load_file(lent.job / "details" / f"{min(lenders):06d}.safetensors")["picture"], -1)
+    assert picture.std() > 1  # a crop of 32 pixels shows less than a frame with a head of 60
+    assert (frames_of(lent.output) != frames_of(alone.output)).any()
 
 
 def test_frames_without_a_face_and_pixels_outside_the_crop_stay_the_source_s(run, tiny_shot, monkeypatch):

@@ -125,7 +125,7 @@ def another_mouth(tiny_networks, tiny_crops):
 
 
 def lend(crops, pivots, rows):
-    return stitch.Lenders(crops[rows], pivots[rows], np.zeros((len(rows), 2, 64, 64), np.float32))
+    return stitch.Lenders(rows, crops[rows], pivots[rows], np.zeros((len(rows), 2, 64, 64), np.float32))
 
 
 def missed_of(made, networks, edit):
@@ -142,6 +142,7 @@ def test_where_the_edit_changes_the_picture_a_frame_that_looks_like_it_lends_its
     alone, lent = (stitch.stitch_frames(*given, lenders=x) for x in (None, lend(crops, pivots, shown)))
     assert np.abs(missed_of(alone, tiny_networks, edit)).max() <= 1
     np.testing.assert_allclose(lent.crops[..., 8:24, 8:24].astype(int), crops[shown][..., 8:24, 8:24], atol=2)
+    assert (lent.lent == 255).all() and not alone.lent.any()
 
 
 def test_a_frame_that_shows_something_else_lends_nothing(tiny_networks, another_mouth):

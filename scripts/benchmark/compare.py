@@ -12,7 +12,6 @@ import torch
 from hdtalk import invert, optimise
 from hdtalk.config import EditConfig
 from hdtalk.images import to_crops
-from hdtalk.landmark_codes import LandmarkCodes
 from hdtalk.latent_space import latent_space
 
 from . import fast, plain, score
@@ -226,9 +225,7 @@ def _tune(sides: Sides, prepared: Prepared, steps: int) -> invert.Tuning:
 def _follow(sides: Sides, prepared: Prepared, made: invert.Tuning) -> tuple[optimise.Solution, np.ndarray | None]:
     networks, frames, config = sides.networks, prepared.frames, sides.fast.optimise
     given = optimise.Frames(frames.crops, made.pivots, frames.source_px, frames.target_px)
-    if config.joint and prepared.space.name == "shot":
-        codes = LandmarkCodes(frames.source_px, made.pivots, frames.crops.shape[-1], config)
-        given = optimise.shot_starts(codes, given, config)
+    given = fast.started(given, np.arange(len(given)), prepared.space, config)
     solution = optimise.optimise_frames(
         made.generator, networks.landmarker, networks.perceptual, prepared.space, given, config, dtype=sides.dtype
     )

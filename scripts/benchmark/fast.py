@@ -9,14 +9,12 @@ import torch
 
 from hdtalk import invert, optimise, regions, stitch
 from hdtalk.config import EditConfig
-from hdtalk.landmark_codes import LandmarkCodes
+from hdtalk.landmark_codes import LandmarkCodes, shot_sample
 from hdtalk.latent_space import latent_space
 
 from .machine import now
 from .networks import Networks
 from .shot import Shot
-
-SHOT_SAMPLE = 512
 
 
 @dataclass
@@ -97,13 +95,11 @@ def invert_shot(networks, shot: Shot, config: EditConfig, device, dtype, clock: 
 def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, device, dtype, clock: Clock):
     """(Codes, fields that bend their pictures or None, B's own objective at its start and end)."""
     settings = config.optimise
-    sample = _sample(len(shot))
+    sample = shot_sample(len(shot))
     space = latent_space(networks.generator, settings, pivots[sample].cpu(), config.seed)
     displacements = ((shot.target_px - shot.source_px) / shot.crops.shape[-1]).reshape(len(shot), -1)
     whole = optimise.Frames(shot.crops, pivots, shot.source_px, shot.target_px)
-    if settings.joint and space.name == "shot":
-        codes = LandmarkCodes(shot.source_px[sample], pivots[sample], shot.crops.shape[-1], settings)
-        whole = optimise.shot_starts(codes, whole, settings)
+    whole = started(whole, sample, space, settings)
     solve = {"generator": generator, "landmarker": networks.landmarker, "perceptual": networks.perceptual}
     solve |= {"space": space, "config": settings, "dtype": dtype}
     chosen, anchors = None, None
@@ -131,6 +127,14 @@ def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, dev
     )
 
 
+def started(frames: optimise.Frames, sample: np.ndarray, space, settings) -> optimise.Frames:
+    """The frames of a whole shot at the codes that those of `sample` suggest, where B starts from such."""
+    if not (settings.joint and space.name == "shot"):
+        return frames
+    codes = LandmarkCodes(frames.source_px[sample], frames.pivots[sample], frames.crops.shape[-1], settings)
+    return optimise.shot_starts(codes, frames, settings)
+
+
 def stitch_shot(networks, generator, pivots, ws, fields, shot: Shot, config: EditConfig, device, dtype, clock: Clock):
     """One `Stitched` per chunk."""
     settings, side = config.stitch, shot.crops.shape[-1]
@@ -138,7 +142,7 @@ def stitch_shot(networks, generator, pivots, ws, fields, shot: Shot, config: Edi
         settings.region == "auto"
         and regions.upper_face_moves(shot.source_px, shot.target_px, side) <= settings.upper_moves
     )
-    sample, parts = _sample(len(shot)), []
+    sample, parts = shot_sample(len(shot)), []
     known = lambda rows: shot.crops[sample[rows]], pivots[sample].cpu(), shot.source_px[sample]
     for rows in _chunks(len(shot), settings.chunk_frames):
         mask = regions.lower_face_mask(shot.source_px[rows], shot.target_px[rows], side) if lower else None
@@ -163,8 +167,3 @@ def stitch_shot(networks, generator, pivots, ws, fields, shot: Shot, config: Edi
 
 def _chunks(count: int, size: int) -> list[np.ndarray]:
     return [np.arange(first, min(first + size, count)) for first in range(0, count, size)]
-
-
-def _sample(count: int) -> np.ndarray:
-    """Frames that stand for a shot of `count`."""
-    return np.unique(np.linspace(0, count - 1, SHOT_SAMPLE).round().astype(int))

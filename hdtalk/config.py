@@ -229,6 +229,7 @@ class EditConfig:
 # refers to them, of PTI and STIT.
 PAPER = {
     "precision": "float32",
+    "crop": {"back_projections": 0},
     "speech": {
         "carry": False,
         "own_words": 0.0,

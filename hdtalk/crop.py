@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 DEFAULTS = CropConfig()
+MARGIN = 4  # crop pixels around a place that resampling, once there and back, takes into account
 LOWER_FACE = np.array([[0.15, 0.5], [0.15, 1.0], [0.85, 1.0], [0.85, 0.5]])  # corners, shares of an aligned crop's side
 
 
@@ -115,10 +116,14 @@ def paste_back(
     What is finer still another frame may lend: where old detail fades out, that of `loan` comes in.
     Pixels with mask 0 are the source's own. Returns a new frame.
     """
-    quad = np.asarray(quad_px, np.float64)
-    resolution = crop.shape[-1]
-    x0, y0, x1, y1 = _bounds(quad, frame.shape[1], frame.shape[0])
+    whole, opacity = np.asarray(quad_px, np.float64), np.reshape(mask, crop.shape[1:])
     result = frame.copy()
+    window = _window(opacity, config)
+    if window is None:
+        return result
+    crop, opacity = crop[:, *window], opacity[window]
+    quad, resolution = _part(whole, window, mask.shape[-1]), crop.shape[-1]
+    x0, y0, x1, y1 = _bounds(quad, frame.shape[1], frame.shape[0])
     if x0 >= x1 or y0 >= y1:
         return result
     source = crop_face(frame, quad, resolution)
@@ -126,10 +131,9 @@ def paste_back(
         difference = torch.from_numpy((crop.astype(np.float32) - _rounded(source)) / 127.5)
     else:
         difference = torch.from_numpy(np.asarray(crop, np.float32) - source)
-    opacity = np.float32(mask) / (255 if mask.dtype == np.uint8 else 1)
-    alpha = torch.from_numpy(opacity.reshape(1, resolution, resolution))
+    alpha = torch.from_numpy(opacity[None].astype(np.float32) / (255 if mask.dtype == np.uint8 else 1))
     keep = _unchanged(difference, config.keep_detail_below)
-    lent = torch.zeros_like(alpha) if loan is None else torch.from_numpy(loan.share[None] / np.float32(255))
+    lent = torch.zeros_like(alpha) if loan is None else torch.from_numpy(loan.share[window][None] / np.float32(255))
     shares, pictures = torch.cat([alpha, keep, lent])[None], torch.cat([difference, torch.from_numpy(source)])[None]
 
     reduction = int(resolution / side_px(quad) + 1e-6)
@@ -146,10 +150,30 @@ def paste_back(
     shown = _shown(pictures, quad, y1 - y0, x1 - x0, config.back_projections)[0] * 127.5
     finer_than_crop = region - (shown[3:] + 127.5)
     if loan is not None:
-        finer_than_crop -= lent * _carried(loan, quad, y1 - y0, x1 - x0)
+        finer_than_crop -= lent * _carried(loan, whole - (x0, y0), y1 - y0, x1 - x0)
     edited = region + alpha * (shown[:3] - (1 - keep) * finer_than_crop)
     result[y0:y1, x0:x1] = edited.round_().clamp_(0, 255).byte().permute(1, 2, 0).numpy()
     return result
+
+
+def _window(mask: np.ndarray, config: CropConfig) -> tuple[slice, slice] | None:
+    """The smallest square of a crop that holds all that its mask [R,R] shows, and what cropping and pasting look at
+    around that; None where it shows nothing."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    spans = [(int(seen[0]), int(seen[-1]) + 1) for seen in (rows, columns)]
+    margin = MARGIN * (1 + config.back_projections)
+    side = min(len(mask), max(stop - start for start, stop in spans) + 2 * margin)
+    top, left = (min(max((start + stop - side) // 2, 0), len(mask) - side) for start, stop in spans)
+    return slice(top, top + side), slice(left, left + side)
+
+
+def _part(quad: np.ndarray, window: tuple[slice, slice], resolution: int) -> np.ndarray:
+    """Corners of a window of the crop of `resolution` that has these corners."""
+    top, bottom, left, right = (edge / resolution for part in window for edge in (part.start, part.stop))
+    shares = np.array([[left, top], [left, bottom], [right, bottom], [right, top]])
+    return quad[0] + shares @ np.stack([quad[3] - quad[0], quad[1] - quad[0]])
 
 
 def _shown(crops: torch.Tensor, quad: np.ndarray, height: int, width: int, back_projections: int) -> torch.Tensor:

@@ -176,7 +176,8 @@ class _Descent:
         side = frames.crops.shape[-1]
         self.side = min(config.perceptual_side or side, side)
         prepared = in_batches(list(range(len(frames))), 1, self._prepare, device=self.device)[1]
-        self.sources, self.features, self.targets = zip(*(row for part in prepared for row in part), strict=True)
+        self.sources, self.features, targets = zip(*(row for part in prepared for row in part), strict=True)
+        self.targets: list[torch.Tensor | None] = list(targets)
         factor = self.side / side
         scale = [(px + 0.5) * factor - 0.5 for px in (frames.source_px, frames.target_px)]
         hidden = (1 - config.perceptual_mouth) * lower_face_mask(*scale, self.side)
@@ -334,7 +335,7 @@ class _Descent:
                 whole_taps = self.perceptual.features(whole) if self.feature_coupled else taps
                 wanted = [torch.cat(tap) for tap in zip(*(self.features[i] for i in batch), strict=True)]
                 lpips = self.perceptual.distance(taps, wanted).float()
-            fan = landmark_loss(heatmaps, torch.cat([self.targets[i] for i in batch]), self.weights)
+            fan = landmark_loss(heatmaps, self._targets_of(batch, heatmaps.detach()), self.weights)
             value = config.lambda_lpips * lpips + config.lambda_fan * fan
             value = value + config.lambda_mahalanobis * self.space.mahalanobis(leaf)
             return value.sum(), torch.stack([value, lpips, fan]).detach(), whole_taps
@@ -358,8 +359,9 @@ class _Descent:
                 smoothness.backward()
         return values, coupling
 
-    def _prepare(self, rows: list[int]) -> list[tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]]:
-        """Of every frame: its picture at the side that LPIPS sees, LPIPS taps, and target heat maps."""
+    def _prepare(self, rows: list[int]) -> list[tuple[torch.Tensor, list[torch.Tensor], torch.Tensor | None]]:
+        """Of every frame: its picture at the side that LPIPS sees, LPIPS taps, and target heat maps if these depend on
+        the source alone."""
         prepared = []
         for row in rows:
             image = to_images(self.frames.crops[row : row + 1], self.device)
@@ -368,22 +370,35 @@ class _Descent:
                 prepared.append((seen, self.perceptual.features(seen), self._target(image, row)))
         return prepared
 
-    def _target(self, image: torch.Tensor, row: int) -> torch.Tensor:
-        """Heat maps that the generated frame shall have, [1, 68, 64, 64]."""
-        frames, known = self.frames, ("gaussian", "shifted")
+    def _target(self, image: torch.Tensor, row: int) -> torch.Tensor | None:
+        """Heat maps that the generated frame shall have, [1, 68, 64, 64]; None until the first one is seen, where it is
+        that one's that are moved."""
+        known = ("gaussian", "shifted")
         if self.config.target_heatmaps not in known:
             raise UsageError(f"target_heatmaps {self.config.target_heatmaps!r}: unknown. Known: {', '.join(known)}.")
-        scale = LANDMARKER_SIDE / frames.crops.shape[-1]
-        there, target = (  # from pixel centres at whole numbers to the net's at whole numbers plus one half
-            (torch.from_numpy(points[row : row + 1]).float().to(self.device) + 0.5) * scale
-            for points in (frames.source_px if frames.shown_px is None else frames.shown_px, frames.target_px)
-        )
         if self.config.target_heatmaps == "gaussian":
-            return gaussian_heatmaps(target, LANDMARKER_SIDE, self.config.sigma_cells)
-        if frames.shown_px is not None:
-            image = self.generator.synthesise(frames.pivots[row : row + 1])
-        heatmaps = self.landmarker.heatmaps(resize(image, LANDMARKER_SIDE)).float()
-        return shift_heatmaps(heatmaps, (target - there) * (HEATMAP_SIDE / LANDMARKER_SIDE))
+            return gaussian_heatmaps(self._net_px(self.frames.target_px, row), LANDMARKER_SIDE, self.config.sigma_cells)
+        if self.frames.shown_px is not None:
+            return None
+        return self._moved(self.landmarker.heatmaps(resize(image, LANDMARKER_SIDE)), self.frames.source_px, row)
+
+    def _targets_of(self, batch: list[int], heatmaps: torch.Tensor) -> torch.Tensor:
+        """The frames' target heat maps; `heatmaps`: those of their pictures at this point of the descent."""
+        for place, row in enumerate(batch):
+            if self.targets[row] is None:
+                assert self.frames.shown_px is not None
+                self.targets[row] = self._moved(heatmaps[place : place + 1], self.frames.shown_px, row)
+        return torch.cat([target for target in (self.targets[row] for row in batch) if target is not None])
+
+    def _moved(self, heatmaps: torch.Tensor, there_px: np.ndarray, row: int) -> torch.Tensor:
+        """A frame's heat maps, every one moved from where its landmark is to the target."""
+        moves = self._net_px(self.frames.target_px, row) - self._net_px(there_px, row)
+        return shift_heatmaps(heatmaps.float(), moves * (HEATMAP_SIDE / LANDMARKER_SIDE))
+
+    def _net_px(self, points_px: np.ndarray, row: int) -> torch.Tensor:
+        """From pixel centres of the crop at whole numbers to the landmark net's at whole numbers plus one half."""
+        points = torch.from_numpy(points_px[row : row + 1]).float().to(self.device)
+        return (points + 0.5) * (LANDMARKER_SIDE / self.frames.crops.shape[-1])
 
 
 def shift_heatmaps(heatmaps: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:

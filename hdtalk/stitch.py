@@ -124,10 +124,12 @@ def stitch_frames(
     tuned, weights = tunable_copy(generator)
     original = {name: weight.detach().clone() for name, weight in weights.items()}
     parts: list[Stitched] = []
+    untouched = True  # `tuned` is still the generator
     for first in range(0, len(crops), config.batch_size):
         rows = slice(first, first + config.batch_size)
         if not config.warm_start:
             _assign(weights, original)
+            untouched = True
         source = to_images(crops[rows], ws.device)
         with frozen(generator, parser):
             known = None if lower_face is None else torch.from_numpy(lower_face[rows, 0] > 0.5).to(ws.device)
@@ -138,7 +140,9 @@ def stitch_frames(
                 generator, parser, source, pivots[rows], edit, lent, known, config
             )
         masks = region_masks(region, config.dilation)
-        parts.append(_stitch_batch(tuned, weights, edit, source - missed, edited, missed, agreement, masks, config))
+        given = source - missed, edited, missed, agreement, masks, config
+        parts.append(_stitch_batch(tuned, weights, edit, *given, untouched))
+        untouched = untouched and not parts[-1].steps.any()
         if progress is not None:
             progress(min(first + config.batch_size, len(crops)), len(crops))
     return Stitched(*(np.concatenate([getattr(p, name) for p in parts]) for name in Stitched.__dataclass_fields__))
@@ -219,8 +223,11 @@ def _before_tuning(
     return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
-def _stitch_batch(tuned, weights, edit: _Edit, source, edited, missed, agreement, masks, config) -> Stitched:
-    """`source`: what the generator shall show at the boundary; `missed`: what is added to its picture in the end."""
+def _stitch_batch(
+    tuned, weights, edit: _Edit, source, edited, missed, agreement, masks, config, untouched: bool
+) -> Stitched:
+    """`source`: what the generator shall show at the boundary; `missed`: what is added to its picture in the end;
+    `untouched`: `tuned` paints `edited` so far."""
     optimiser = torch.optim.Adam(weights.values(), lr=config.learning_rate)
     count, device = len(source), source.device
     batch_size, borders, taken = count, [], 0
@@ -232,7 +239,7 @@ def _stitch_batch(tuned, weights, edit: _Edit, source, edited, missed, agreement
 
     def look(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
-            images = edit.paint(tuned, rows)
+            images = edited[rows] if untouched and not taken else edit.paint(tuned, rows)
             return images, loss(images, rows)[1]
 
     def work(rows: list[int]) -> tuple[torch.Tensor, list[torch.Tensor | None]]:

@@ -20,7 +20,6 @@ from hdtalk.squares import (
     landmarks_to_crop,
     landmarks_to_frame,
     positions,
-    sample,
     sample_at,
     side_px,
     square_quads,
@@ -39,7 +38,7 @@ __all__ = [
 
 DEFAULTS = CropConfig()
 MARGIN = 4  # crop pixels around a place that resampling, once there and back, takes into account
-LOWER_FACE = np.array([[0.15, 0.5], [0.15, 1.0], [0.85, 1.0], [0.85, 0.5]])  # corners, shares of an aligned crop's side
+LOWER_FACE = 0.5, 1.0, 0.15, 0.85  # top, bottom, left, right, shares of an aligned crop's side
 
 
 @dataclass(frozen=True)
@@ -86,12 +85,13 @@ def finer_detail(
     quad = np.asarray(quad_px, np.float64)
     size = frame.shape[1], frame.shape[0]
     x0, y0, x1, y1 = _bounds(quad, *size)
-    to_frame = crop_to_frame(quad, 1)
-    left, top, right, bottom = _bounds((LOWER_FACE - 0.5) @ to_frame[:, :2].T + to_frame[:, 2], *size)
+    left, top, right, bottom = _bounds(_part(quad, *LOWER_FACE), *size)
     if side_px(quad) <= resolution or left >= right or top >= bottom:
         return None
     crop = torch.from_numpy(crop_face(frame, quad, resolution))[None]
-    shown = _shown(crop, quad - (x0, y0), y1 - y0, x1 - x0, config.back_projections)[0]
+    quad_region = quad - (x0, y0)
+    here = positions(invert(crop_to_frame(quad_region, resolution)), y1 - y0, x1 - x0)
+    shown = _shown(crop, quad_region, here, config.back_projections)[0]
     shown_levels = (shown[:, top - y0 : bottom - y0, left - x0 : right - x0].permute(1, 2, 0).numpy() + 1) * 127.5
     picture = np.clip(np.rint(frame[top:bottom, left:right] - shown_levels) + 128, 0, 255).astype(np.uint8)
     return FinerDetail(picture, quad - (left, top))
@@ -122,7 +122,8 @@ def paste_back(
     if window is None:
         return result
     crop, opacity = crop[:, *window], opacity[window]
-    quad, resolution = _part(whole, window, mask.shape[-1]), crop.shape[-1]
+    edges = (edge / mask.shape[-1] for part in window for edge in (part.start, part.stop))
+    quad, resolution = _part(whole, *edges), crop.shape[-1]
     x0, y0, x1, y1 = _bounds(quad, frame.shape[1], frame.shape[0])
     if x0 >= x1 or y0 >= y1:
         return result
@@ -141,13 +142,13 @@ def paste_back(
         size = -(-resolution // reduction)
         shares, pictures = (F.interpolate(layer, size=size, mode="area") for layer in (shares, pictures))
     quad = quad - (x0, y0)
-    to_crop = invert(crop_to_frame(quad, shares.shape[-1]))
-    shares_frame = sample(shares, to_crop, y1 - y0, x1 - x0, padding="border")[0]
-    inside = sample(torch.ones_like(shares[:, :1]), to_crop, y1 - y0, x1 - x0, padding="zeros")[0]
+    here = positions(invert(crop_to_frame(quad, shares.shape[-1])), y1 - y0, x1 - x0)
+    shares_frame = sample_at(shares, here, "border", "bilinear")[0]
+    inside = sample_at(torch.ones_like(shares[:, :1]), here, "zeros", "bilinear")[0]
     alpha, keep, lent = shares_frame[0:1] * (inside > 0.999), shares_frame[1:2], shares_frame[2:3]
 
     region = torch.from_numpy(frame[y0:y1, x0:x1].astype(np.float32)).permute(2, 0, 1)
-    shown = _shown(pictures, quad, y1 - y0, x1 - x0, config.back_projections)[0] * 127.5
+    shown = _shown(pictures, quad, here, config.back_projections)[0] * 127.5
     finer_than_crop = region - (shown[3:] + 127.5)
     if loan is not None:
         finer_than_crop -= lent * _carried(loan, whole - (x0, y0), y1 - y0, x1 - x0)
@@ -169,21 +170,19 @@ def _window(mask: np.ndarray, config: CropConfig) -> tuple[slice, slice] | None:
     return slice(top, top + side), slice(left, left + side)
 
 
-def _part(quad: np.ndarray, window: tuple[slice, slice], resolution: int) -> np.ndarray:
-    """Corners of a window of the crop of `resolution` that has these corners."""
-    top, bottom, left, right = (edge / resolution for part in window for edge in (part.start, part.stop))
+def _part(quad: np.ndarray, top: float, bottom: float, left: float, right: float) -> np.ndarray:
+    """Corners of a part of the square with the corners `quad`; its edges in shares of the square's side."""
     shares = np.array([[left, top], [left, bottom], [right, bottom], [right, top]])
     return quad[0] + shares @ np.stack([quad[3] - quad[0], quad[1] - quad[0]])
 
 
-def _shown(crops: torch.Tensor, quad: np.ndarray, height: int, width: int, back_projections: int) -> torch.Tensor:
-    """What crops [1,C,R,R] of a height x width picture say of it, [1,C,height,width]."""
+def _shown(crops: torch.Tensor, quad: np.ndarray, here: torch.Tensor, back_projections: int) -> torch.Tensor:
+    """What crops [1,C,R,R] say of the picture in which `quad` are their corners, [1,C,h,w]; `here`: where its pixels
+    are in the crops, [h,w,2]."""
     resolution = crops.shape[-1]
-    to_crop = invert(crop_to_frame(quad, resolution))
-    shown = sample(crops, to_crop, height, width, padding="border", mode="bicubic")
+    shown = sample_at(crops, here, "border", "bicubic")
     for _ in range(back_projections if side_px(quad) > resolution else 0):
-        lacking = crops - crop_picture(shown, quad, resolution)
-        shown += sample(lacking, to_crop, height, width, padding="border", mode="bicubic")
+        shown += sample_at(crops - crop_picture(shown, quad, resolution), here, "border", "bicubic")
     return shown
 
 

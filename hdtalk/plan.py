@@ -99,7 +99,7 @@ def estimate_seconds(bundle, config: EditConfig, num_source: int, num_output: in
         "faces": 0.1 * num_source,
         "inversion": step * (num_source + refined + invert.shared_steps * invert.batch_size + tuned * 1.4),
         "optimisation": follow * steps,
-        "stitching": step * (4 / 3 + borders) * num_output,  # the edit, two reconstructions, a look at the border
+        "stitching": step * (4 / 3 + borders) * num_output,  # the edit, two reconstructions, a look at its border
         "writing": 0.08 * num_output,
     }
 

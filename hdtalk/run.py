@@ -482,17 +482,16 @@ class Run:
         """The output video: source frames with the edited (or reconstructed) faces pasted in."""
         config, num_edited, kept = self.config, 0, []
         patches = iter(stitched if stitched is not None else self._reconstructions(crops, inversion))
-        upcoming = next(patches, None)
+        patch = next(patches, None)
         with self._timed("writing"):
             writer = media.VideoWriter(self.output, self.info, self._soundtrack(), config.overwrite, config.media)
             with writer:
                 frames = media.read_frames_in_order(self.video, self.first + self.order, config=config.media)
                 for output, frame in enumerate(read_ahead(frames)):
-                    if upcoming is not None and upcoming.output == output:
+                    if patch is not None and patch.output == output:
                         quad_px = crops.track.quads_px[self.order[output]]
-                        given = frame, upcoming.picture, upcoming.alpha, quad_px, config.crop, upcoming.loan
-                        frame = crop.paste_back(*given)
-                        upcoming, num_edited = next(patches, None), num_edited + 1
+                        frame = crop.paste_back(frame, patch.picture, patch.alpha, quad_px, config.crop, patch.loan)
+                        patch, num_edited = next(patches, None), num_edited + 1
                     else:
                         kept.append(output)
                     writer.write(frame)

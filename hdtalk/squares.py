@@ -44,7 +44,7 @@ def crop_picture(image: torch.Tensor, quad_px: np.ndarray, resolution: int) -> t
     """`crop_face` of a picture of any kind, float [1,C,h,w] -> [1,C,R,R]; its border's pixels go on outside of it."""
     oversampling = max(1, int(np.ceil(side_px(quad_px) / resolution - 1e-6)))
     side = resolution * oversampling
-    crop = sample(image, crop_to_frame(quad_px, side), side, side, padding="border")
+    crop = sample_at(image, positions(crop_to_frame(quad_px, side), side, side), "border", "bilinear")
     return F.avg_pool2d(crop, oversampling) if oversampling > 1 else crop
 
 
@@ -112,13 +112,6 @@ def positions(matrix: np.ndarray, height: int, width: int) -> torch.Tensor:
     """matrix @ (x, y, 1) for every pixel of a height x width picture, float64 [height,width,2]."""
     x, y = torch.arange(width, dtype=torch.float64), torch.arange(height, dtype=torch.float64)[:, None]
     return torch.stack([row[0] * x + row[1] * y + row[2] for row in torch.from_numpy(matrix)], -1)
-
-
-def sample(
-    image: torch.Tensor, matrix: np.ndarray, height: int, width: int, padding: str, mode: str = "bilinear"
-) -> torch.Tensor:
-    """Samples of image [1,C,h,w] at matrix @ (x, y, 1) for every pixel of a height x width picture."""
-    return sample_at(image, positions(matrix, height, width), padding, mode)
 
 
 def sample_at(image: torch.Tensor, points_px: torch.Tensor, padding: str, mode: str) -> torch.Tensor:

@@ -124,12 +124,10 @@ def stitch_frames(
     tuned, weights = tunable_copy(generator)
     original = {name: weight.detach().clone() for name, weight in weights.items()}
     parts: list[Stitched] = []
-    untouched = True  # `tuned` is still the generator
     for first in range(0, len(crops), config.batch_size):
         rows = slice(first, first + config.batch_size)
         if not config.warm_start:
             _assign(weights, original)
-            untouched = True
         source = to_images(crops[rows], ws.device)
         with frozen(generator, parser):
             known = None if lower_face is None else torch.from_numpy(lower_face[rows, 0] > 0.5).to(ws.device)
@@ -140,9 +138,9 @@ def stitch_frames(
                 generator, parser, source, pivots[rows], edit, lent, known, config
             )
         masks = region_masks(region, config.dilation)
+        untouched = not (config.warm_start and any(part.steps.any() for part in parts))
         given = source - missed, edited, missed, agreement, masks, config
         parts.append(_stitch_batch(tuned, weights, edit, *given, untouched))
-        untouched = untouched and not parts[-1].steps.any()
         if progress is not None:
             progress(min(first + config.batch_size, len(crops)), len(crops))
     return Stitched(*(np.concatenate([getattr(p, name) for p in parts]) for name in Stitched.__dataclass_fields__))

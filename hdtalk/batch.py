@@ -15,11 +15,11 @@ from typing import Any
 
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import DISK_FULL, HDTalkError, InputError, ResourceError, Stopped, UsageError
+from hdtalk.inputs import emotion_source, read_landmarks
 from hdtalk.job import array_hash, folder_beside, is_claimed, write_atomically
 from hdtalk.media import VIDEO_SUFFIXES
 from hdtalk.options import resolve
 from hdtalk.pipeline import EditResult, InversionResult, edit_video, invert_video
-from hdtalk.run import emotion_source, read_landmarks
 from hdtalk.store import file_hash
 from hdtalk.weights import load_bundle
 

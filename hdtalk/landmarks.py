@@ -13,8 +13,8 @@ from hdtalk.config import EditConfig, SpeechConfig
 from hdtalk.data import FaceTrack, SpeechFeatures
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import InputError, UsageError
+from hdtalk.inputs import read_landmarks
 from hdtalk.plan import frame_order, used_frames
-from hdtalk.run import read_landmarks
 from hdtalk.store import temporary
 
 Speech = str | os.PathLike | np.ndarray | SpeechFeatures

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +16,21 @@ import torch
 import hdtalk
 from hdtalk import audio, crop, face_landmarks, invert, media, optimise, regions, speech_landmarks, stitch
 from hdtalk.ahead import read_ahead
+from hdtalk.artefacts import Crops, Followed, Inversion, Patch, Stitched, Targets, pack
 from hdtalk.config import EditConfig
-from hdtalk.data import CropTrack, FaceTrack, SpeechFeatures, VideoInfo
+from hdtalk.data import FaceTrack, SpeechFeatures, VideoInfo
 from hdtalk.device import resolve_device, resolve_precision
 from hdtalk.domain import judge_domain
-from hdtalk.emotion import parse_emotion
 from hdtalk.errors import InputError, UsageError
 from hdtalk.images import shrink, to_crops, to_images
+from hdtalk.inputs import (
+    PathLike,
+    background_level_db,
+    check_emotion,
+    emotion_source,
+    read_landmarks,
+    source_name,
+)
 from hdtalk.job import (
     Job,
     Stage,
@@ -51,86 +58,6 @@ INVERSION_SCORES = ("encoder_psnr_db", "encoder_ssim", "encoder_lpips", "psnr_db
 STAGES = ("faces", "crops", "encoding", "pivots", "tuning", "speech", "optimisation", "stitching", "details")
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
-PathLike = str | os.PathLike
-
-
-@dataclass(frozen=True)
-class Crops:
-    """`rows`: the source frames (counted from the first used one) that have a crop; `stage`: their pictures."""
-
-    track: CropTrack
-    rows: np.ndarray
-    stage: Stage
-
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        """Crops by their place in `rows`, uint8 [n, 3, R, R]."""
-        indices = np.asarray(indices)
-        out = np.empty((len(indices), 3, self.track.resolution, self.track.resolution), np.uint8)
-        for chunk in np.unique(indices // CROP_CHUNK):
-            here = indices // CROP_CHUNK == chunk
-            out[here] = self.stage.read_rows(int(chunk), "crops", indices[here] % CROP_CHUNK)
-        return out
-
-
-@dataclass(frozen=True)
-class Inversion:
-    pivots: torch.Tensor  # [n, num_ws, 512], CPU
-    generator: torch.nn.Module
-    content_hash: str
-    scores: dict[str, float]
-    in_domain: bool
-    domain_notice: str
-
-
-@dataclass(frozen=True)
-class Targets:
-    landmarks_px: np.ndarray  # [T, 68, 2], full frame, one row per output frame
-    source_px: np.ndarray  # [T, 68, 2], the source's own landmarks
-    face_px: np.ndarray  # the same per source frame
-    cuts: tuple[int, ...]  # output frames that do not continue the frame before
-    content_hash: str
-
-
-@dataclass(frozen=True)
-class Followed:
-    outputs: np.ndarray  # output frames that are edited
-    stage: Stage
-    chunks: list[np.ndarray]  # outputs of chunk 1, 2, ... of the stage
-    scores: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Patch:
-    """What is pasted into frame `output`: `picture` uint8 [3, R, R] as far as `alpha` uint8 [R, R] says, and detail of
-    another frame where there is any to lend."""
-
-    output: int
-    picture: np.ndarray
-    alpha: np.ndarray
-    loan: crop.Loan | None = None
-
-
-@dataclass(frozen=True)
-class Stitched:
-    stage: Stage
-    details: Stage  # of the frames that lend, chunk by chunk, by their place among the crops
-    chunks: list[np.ndarray]
-    scores: dict[str, float]
-
-    def __iter__(self) -> Iterator[Patch]:
-        """One chunk in memory at a time."""
-        for number, outputs in enumerate(self.chunks):
-            arrays = self.stage.load(number)
-            for index, row in enumerate(outputs):
-                picture, alpha = _unpack(arrays[f"crop.{index}"]), _unpack(arrays[f"alpha.{index}"])
-                yield Patch(int(row), picture.transpose(2, 0, 1), alpha, self._loan(arrays, index))
-
-    def _loan(self, arrays: dict[str, np.ndarray], index: int) -> crop.Loan | None:
-        if "lenders" not in arrays or arrays["lenders"][index] not in self.details.chunks:
-            return None
-        lender = self.details.load(int(arrays["lenders"][index]))
-        detail = crop.FinerDetail(_unpack(lender["picture"]), lender["quad_px"])
-        return crop.Loan(detail, arrays["lent_fields"][index], _unpack(arrays[f"lent.{index}"]))
 
 
 @dataclass
@@ -169,7 +96,7 @@ class Run:
         """Everything that can be refused is refused here, before any heavy work; `estimate` also looks for faces and
         measures how long the work will take. `inputs`: files beside the arguments that no output may replace."""
         config = resolve(options)
-        _background_db(config.audio_mix)
+        background_level_db(config.audio_mix)
         face_landmarks.check_face(config.faces.face)
         video = Path(video)
         output = Path(output or video.with_name(f"{video.stem}_{'edited' if speech else 'inverted'}.mp4"))
@@ -192,7 +119,7 @@ class Run:
         track_px = read_landmarks(track)
         if track_px is not None and len(track_px) != stop - first:
             raise InputError(
-                f"{_name(track)}: {len(track_px)} frames of landmarks for {stop - first} frames of {video}."
+                f"{source_name(track)}: {len(track_px)} frames of landmarks for {stop - first} frames of {video}."
             )
         features = None
         if speech is not None:
@@ -206,7 +133,7 @@ class Run:
         order = frame_order(stop - first, wanted, config.audio_longer, config.audio_shorter)
         if landmarks_px is not None and len(landmarks_px) < len(order):
             raise InputError(
-                f"{_name(landmarks)}: {len(landmarks_px)} frames of landmarks for {len(order)} frames of video. "
+                f"{source_name(landmarks)}: {len(landmarks_px)} frames of landmarks for {len(order)} frames of video. "
                 "Give all of them, or --audio-shorter trim."
             )
         stale = [path for path, wanted in others.items() if path.exists() and not wanted]
@@ -245,7 +172,7 @@ class Run:
             config, video, None if speech is None else Path(speech), features, output, job_folder, info, first,
             stop - first, order, networks, device, dtype, landmarks_px, track_px, progress or (lambda *_: None),
             plan, {}, emotion=emotion, emotion_from=emotion_from,
-            names={k: _name(v) for k, v in (("landmarks", landmarks), ("track", track)) if v is not None},
+            names={k: source_name(v) for k, v in (("landmarks", landmarks), ("track", track)) if v is not None},
         )  # fmt: skip
 
     def find_face(self) -> FaceTrack:
@@ -460,11 +387,11 @@ class Run:
                         fields=solved.get("fields"), lenders=lenders, dtype=self.dtype,
                         progress=self._part_of("stitching", done, total),
                     )  # fmt: skip
-                    arrays = {f"crop.{i}": _pack(c.transpose(1, 2, 0)) for i, c in enumerate(made.crops)}
-                    arrays |= {f"alpha.{i}": _pack(a) for i, a in enumerate(made.alpha)}
+                    arrays = {f"crop.{i}": pack(c.transpose(1, 2, 0)) for i, c in enumerate(made.crops)}
+                    arrays |= {f"alpha.{i}": pack(a) for i, a in enumerate(made.alpha)}
                     if lenders is not None:
                         arrays |= {"lenders": sample[lenders.rows], "lent_fields": lenders.fields}
-                        arrays |= {f"lent.{i}": _pack(share) for i, share in enumerate(made.lent)}
+                        arrays |= {f"lent.{i}": pack(share) for i, share in enumerate(made.lent)}
                     stage.save(number, arrays | {"border": made.border, "border_before": made.border_before})
                 done += len(outputs)
                 self.report("stitching", done, total)
@@ -675,7 +602,7 @@ class Run:
         if self.speech_path is None:
             own = Soundtrack(self.video, config=self.config.media, start_s=start_s)
             return own if self.info.has_audio else None
-        background_db = _background_db(self.config.audio_mix)
+        background_db = background_level_db(self.config.audio_mix)
         if background_db is None or not self.info.has_audio:
             return Soundtrack(self.speech_path, config=self.config.media)
         length_s = float(self.num_source / self.info.fps)
@@ -695,7 +622,7 @@ class Run:
             for row, frame in enumerate(media.read_frames(self.video, *span, self.config.media), min(wanted)):
                 detail = crop.finer_detail(frame, quads_px[row], side, self.config.crop) if row in wanted else None
                 if detail is not None:
-                    stage.save(wanted[row], {"picture": _pack(detail.picture), "quad_px": detail.quad_px})
+                    stage.save(wanted[row], {"picture": pack(detail.picture), "quad_px": detail.quad_px})
         stage.finish()
         return stage
 
@@ -796,69 +723,6 @@ def _sample(crops: Crops, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
     return sample, crop.landmarks_to_crop(targets.face_px[rows], crops.track.quads_px[rows], crops.track.resolution)
 
 
-def read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:
-    """float32 [T, 68, 2] from an array, .npy or .npz (`landmarks_px`). Raises `InputError`."""
-    if source is None:
-        return None
-    name = _name(source)
-    array: Any = source
-    if not isinstance(source, np.ndarray):
-        try:
-            with open(source, "rb") as file:
-                array = np.load(file, allow_pickle=False)
-                array = array if isinstance(array, np.ndarray) else array["landmarks_px"]
-        except Exception as error:  # a damaged file can break the parsers in any way
-            reason = "no array has that name" if isinstance(error, KeyError) else "not NumPy's format, or damaged"
-            if isinstance(error, OSError) and error.strerror:
-                raise InputError(f"{name}: cannot be read ({error.strerror}).") from error
-            raise InputError(
-                f"{name}: no landmarks in it ({reason}). Expected .npz with landmarks_px [T,68,2]."
-            ) from error
-    if array.ndim != 3 or array.shape[1:] != (68, 2) or not len(array) or array.dtype.kind not in "fiu":
-        raise InputError(f"{name}: {array.dtype} {array.shape}, expected numbers [T,68,2].")
-    if not np.isfinite(array).all():
-        raise InputError(f"{name}: some landmarks are not finite. Fill the frames without a face first.")
-    eyes_px = np.linalg.norm(array[:, 36:42].mean(1) - array[:, 42:48].mean(1), axis=-1)
-    if (eyes_px < 1).any():
-        raise InputError(f"{name}: frame {eyes_px.argmin()} has its eyes in one place. Expected full-frame pixels.")
-    return array.astype(np.float32)
-
-
-def check_emotion(emotion: str | None, emotion_from: PathLike | None, landmarks: Any = None) -> None:
-    """Raises `UsageError` or `InputError` where the face cannot show this emotion instead of the voice's own."""
-    if emotion is not None and emotion_from is not None:
-        raise UsageError("--emotion and --emotion-from contradict each other. Give one of them.")
-    if emotion is not None:
-        parse_emotion(emotion)
-    if emotion_from is not None:
-        audio.read_speech(emotion_from, warn=False)
-    if landmarks is not None and (emotion is not None or emotion_from is not None):
-        raise UsageError("--landmarks say what the face does, so no emotion can be chosen. Leave one of them out.")
-
-
-def emotion_source(emotion: str | None, emotion_from: PathLike | None) -> str | None:
-    """What OUT.json says of the emotion: its name, the recording it was taken from, or None (the speech's own)."""
-    return emotion or (str(emotion_from) if emotion_from else None)
-
-
-def _name(source: PathLike | np.ndarray) -> str:
-    return "landmarks" if isinstance(source, np.ndarray) else str(source)
-
-
-def _background_db(audio_mix: str) -> float | None:
-    """Level of --audio-mix keep-background:DB, None without it. Raises `UsageError`."""
-    if not audio_mix:
-        return None
-    kind, _, level = audio_mix.partition(":")
-    try:
-        background_db = float(level or -12.0)
-    except ValueError:
-        background_db = np.nan
-    if kind != "keep-background" or not np.isfinite(background_db):
-        raise UsageError(f"--audio-mix {audio_mix}: expected keep-background:DB, for example keep-background:-12.")
-    return background_db
-
-
 def _look_for_faces(
     video: Path, first: int, stop: int, bundle: Bundle, config: EditConfig, looks: int = 5
 ) -> list[str]:
@@ -887,19 +751,3 @@ def _length_note(wanted: int, num_source: int, info: VideoInfo, config: EditConf
     if wanted > num_source:
         return f"the speech ({speech_s:.2f} s) outlasts the shot ({shot_s:.2f} s): --audio-longer {config.audio_longer}"
     return f"the speech ({speech_s:.2f} s) is shorter than the shot ({shot_s:.2f} s): {config.audio_shorter}"
-
-
-def _pack(picture: np.ndarray) -> np.ndarray:
-    import cv2
-
-    done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert done
-    return data.ravel()
-
-
-def _unpack(data: np.ndarray) -> np.ndarray:
-    import cv2
-
-    picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    assert picture is not None  # what `_pack` made
-    return picture

@@ -16,6 +16,7 @@ import pytest
 from clips import tone, write_clip, write_wav
 
 from hdtalk.errors import InputError, UsageError
+from hdtalk.job import array_hash
 from hdtalk.media import probe, read_frames
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,6 +169,32 @@ def test_a_whole_table_scores_every_method_and_keeps_what_is_made(small_set, tin
     again = run_table(methods, items, bench, {"other's": small_set}, crop="full")
     assert made.stat().st_mtime_ns == stamp
     assert again.scores["other's"]["PSNR"] == np.inf and again.scores["ours"] == result.scores["ours"]
+
+
+def test_of_some_frames_the_papers_procedure_makes_only_these(small_set, tiny_bundle_folder, tmp_path):
+    """They are edited to the whole clip's landmarks, and all methods are scored on the same frames."""
+    items = read_items(small_set)
+    options = {"invert": {"passes": 1}, "optimise": {"steps": 1}, "stitch": {"steps": 1}}
+    bench = Bench(tmp_path / "out", str(tiny_bundle_folder), "cpu", exact=True, options=tuple(options.items()))
+    span = replace(bench, frames=(2, 5))
+    methods = {"unedited": unedited, "paper": ours(preset="paper")}
+    frames = [np.stack(list(read_frames(path))) for path in (items[0].source, items[0].truth)]
+    other = tmp_path / "other"
+    other.mkdir()
+    wrong_elsewhere = np.where(np.isin(np.arange(len(frames[1])), [2, 3, 4])[:, None, None, None], frames[1], 0)
+    write_clip(other / "one.mp4", wrong_elsewhere, Fraction(25), pixel_format="yuv420p")
+    table = run_table(methods, items, span, {"theirs": other}, crop="full")
+    assert {clip.num_frames for clip in table.clips} == {3}
+    assert table.scores["theirs"]["PSNR"] > 35 > table.scores["unedited"]["PSNR"]
+    made = json.loads((tmp_path / "out" / "paper" / "one.json").read_text())
+    assert probe(tmp_path / "out" / "paper" / "one.mp4").num_frames == 3
+    with np.load(items[0].target) as file:
+        assert made["inputs"]["landmarks"]["sha256"] == array_hash(file["landmarks_px"][2:5].astype(np.float32))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["jobs", "paper", "unedited"]
+    with pytest.raises(UsageError, match=r"out/paper: .*\(frames; .*another --out"):
+        run_table(methods, items, bench, {}, crop="full")
+    with pytest.raises(InputError, match="source.mp4: 10 frames, and --frames ends at 11"):
+        run_table(methods, items, replace(bench, out=tmp_path / "far", frames=(8, 11)), {}, crop="full")
 
 
 def test_videos_of_other_settings_are_not_scored(small_set, tiny_bundle_folder, tmp_path):

@@ -1,6 +1,7 @@
 """Runs methods over a test set and scores what they made; what is there already is not made again."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,14 +12,15 @@ import click
 import numpy as np
 
 from hdtalk.command import ResumableCommand
-from hdtalk.config import EditConfig, EvaluateConfig
+from hdtalk.config import EditConfig, EvaluateConfig, MediaConfig
+from hdtalk.data import VideoInfo
 from hdtalk.device import resolve_device
-from hdtalk.errors import HDTalkError, UsageError
+from hdtalk.errors import HDTalkError, InputError, UsageError
 from hdtalk.evaluate import Pair, evaluate
 from hdtalk.instruments import face_tracker, installed_instruments
 from hdtalk.job import write_atomically
 from hdtalk.landmarks import speak_shot
-from hdtalk.media import VIDEO_SUFFIXES
+from hdtalk.media import VIDEO_SUFFIXES, VideoWriter, probe, read_frames
 from hdtalk.options import resolve
 from hdtalk.outputs import check_outputs
 from hdtalk.pipeline import edit_video
@@ -36,7 +38,8 @@ SETTINGS = "settings.json"  # in each method's folder: what its videos were made
 @dataclass(frozen=True)
 class Bench:
     """Where and with what the methods run. `exact`: give them the renderer's landmarks (of the source, and of the truth
-    as targets) instead of detecting and predicting them, so that the pictures alone are judged."""
+    as targets) instead of detecting and predicting them, so that the pictures alone are judged. `frames`: score only
+    these of every clip (first, stop); the paper's procedure, whose frames wait for no later one, makes only them."""
 
     out: Path
     bundle: str = "auto"
@@ -44,12 +47,13 @@ class Bench:
     exact: bool = False
     label: bool = True  # tell the method the target's emotion; otherwise it listens to the voice
     options: tuple[tuple[str, Any], ...] = ()
+    frames: tuple[int, int] | None = None
 
-    def job(self, item: Item) -> Path:
+    def job(self, item: Item, suffix: str = "") -> Path:
         """One job per source shot for all its clips and all our methods: what they have in common, the inversion above
         all, is computed once."""
         source = item.source.with_suffix("")
-        return self.out / "jobs" / "_".join(source.relative_to(source.anchor).parts[-6:])
+        return self.out / "jobs" / ("_".join(source.relative_to(source.anchor).parts[-6:]) + suffix)
 
 
 def ours(**options: Any) -> Method:
@@ -63,10 +67,34 @@ def _edit(bench: Bench, item: Item, output: Path, options: dict[str, Any]) -> No
         given |= {"track": _exact(item, item.track), "landmarks": _exact(item, item.target)}
     elif bench.label and item.emotion:
         given["emotion"] = item.emotion
+    job = bench.job(item)
+    if frames := _frames_made(options, bench):
+        given = _part_of(bench, item, given, frames)
+        job = bench.job(item, "_{}_{}".format(*frames))
     edit_video(
-        item.source, item.speech, output, bundle=bench.bundle, device=bench.device, job=bench.job(item),
-        overwrite=True, **given,
-    )  # fmt: skip
+        item.source, item.speech, output, bundle=bench.bundle, device=bench.device, job=job, overwrite=True, **given
+    )
+
+
+def _frames_made(options: dict[str, Any], bench: Bench) -> tuple[int, int] | None:
+    """The frames that a method of these options makes, where it does not make the whole clip."""
+    return bench.frames if options.get("preset") == "paper" else None
+
+
+def _part_of(bench: Bench, item: Item, given: dict[str, Any], frames: tuple[int, int]) -> dict[str, Any]:
+    """The options that edit only these frames, to the landmarks that the whole clip's edit would have there."""
+    first, stop = frames
+    fps = float(_with_frames(item.source, stop).fps)
+    rest = {name: value for name, value in given.items() if name not in ("track", "landmarks", "emotion")}
+    if "landmarks" not in given:
+        given = rest | {
+            "landmarks": speak_shot(
+                item.source, item.speech, bundle=bench.bundle, emotion=given.get("emotion"), device=bench.device,
+                config=resolve(rest),
+            ).landmarks_px,
+        }  # fmt: skip
+    parts = {name: given[name][first:stop] for name in ("track", "landmarks") if name in given}
+    return given | parts | {"trim_start": first / fps, "trim_end": stop / fps}
 
 
 def unedited(bench: Bench, item: Item, output: Path) -> None:
@@ -113,7 +141,37 @@ def run_table(
             click.echo(f"{name} is left out: no video in {others[name]} is named like a clip", err=True)
         made[name] = [Pair(item.clip, videos[item.clip], item.truth) for item in items if item.clip in videos]
     instruments = installed_instruments(bench.bundle, resolve_device(bench.device))
-    return evaluate({name: pairs for name, pairs in made.items() if pairs}, instruments, EvaluateConfig(crop=crop))
+    made = {name: pairs for name, pairs in made.items() if pairs}
+    with tempfile.TemporaryDirectory(prefix="hdtalk_frames_") as folder:
+        if bench.frames:
+            whole = {name for name in made if name in others or not _frames_made(_options_of(methods[name]), bench)}
+            made = {
+                name: [_cut(pair, Path(folder) / str(rank), bench.frames, name in whole) for pair in pairs]
+                for rank, (name, pairs) in enumerate(made.items())
+            }
+        return evaluate(made, instruments, EvaluateConfig(crop=crop))
+
+
+def _cut(pair: Pair, folder: Path, frames: tuple[int, int], is_whole: bool) -> Pair:
+    """Lossless copies of these frames of both videos, without sound; `is_whole`: the prediction has others too."""
+    folder.mkdir(exist_ok=True)
+    copies = []
+    own = frames if is_whole else (0, frames[1] - frames[0])
+    for kind, video, (first, stop) in (("prediction", pair.prediction, own), ("truth", pair.ground_truth, frames)):
+        info = _with_frames(video, stop)
+        copies.append(folder / f"{pair.clip}_{kind}.mp4")
+        with VideoWriter(copies[-1], info, None, overwrite=True, config=MediaConfig(crf=0)) as writer:
+            for frame in read_frames(video, first, stop):
+                writer.write(frame)
+    return Pair(pair.clip, *copies)
+
+
+def _with_frames(video: Path, stop: int) -> VideoInfo:
+    """What is known of a video. Raises InputError where it ends before frame `stop`."""
+    info = probe(video)
+    if info.num_frames < stop:
+        raise InputError(f"{video}: {info.num_frames} frames, and --frames ends at {stop}. Ask for fewer.")
+    return info
 
 
 def table_command(name: str, methods: dict[str, Method], about: str) -> click.Command:
@@ -125,6 +183,10 @@ def table_command(name: str, methods: dict[str, Method], about: str) -> click.Co
     @click.option("--only", multiple=True, type=click.Choice(list(methods)), help="Only these methods.")
     @click.option("--add", multiple=True, metavar="NAME=FOLDER", help="Score another method's CLIP.mp4 files too.")
     @click.option("--limit", default=0, help="Only the first N clips.")
+    @click.option(
+        "--frames", callback=lambda _, __, text: _frame_span(text), metavar="FIRST:STOP",
+        help="Score only these frames of each clip; --preset paper makes only them.",
+    )  # fmt: skip
     @click.option("--exact", is_flag=True, help="Drive by the renderer's landmarks instead of by the speech.")
     @click.option("--emotion-from-voice", is_flag=True, help="Do not tell the methods the target's emotion.")
     @click.option("--crop", type=click.Choice(["face", "full"]), default="face", show_default=True)
@@ -133,10 +195,12 @@ def table_command(name: str, methods: dict[str, Method], about: str) -> click.Co
     @click.option("--set", "settings", multiple=True, metavar="STAGE.FIELD=VALUE", help="Change a setting of our runs.")
     @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write method -> column -> value.")
     @click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="Write the table.")
-    def command(data, out, only, add, limit, exact, emotion_from_voice, crop, bundle, device, settings, **files):
+    def command(
+        data, out, only, add, limit, frames, exact, emotion_from_voice, crop, bundle, device, settings, **files
+    ):
         items = read_items(data, limit)
         options = tuple((name, _value(text)) for name, _, text in (s.partition("=") for s in settings))
-        bench = Bench(out, bundle, device, exact, not emotion_from_voice, options)
+        bench = Bench(out, bundle, device, exact, not emotion_from_voice, options, frames)
         others = {name: Path(folder) for name, _, folder in (text.partition("=") for text in add)}
         wrong = [text for text in add if not all(text.partition("=")) or text.partition("=")[0] in methods]
         if wrong:
@@ -158,6 +222,7 @@ def _settings(method: Method, bench: Bench, bundle: Bundle) -> dict[str, Any]:
     """All that a method's videos depend on, beside the test set and the code, as JSON holds it."""
     settings = {
         "method": getattr(method, "keywords", {}),  # of `ours`
+        "frames": _frames_made(_options_of(method), bench),
         "options": dict(bench.options),
         "exact": bench.exact,
         "label": bench.label,
@@ -193,6 +258,20 @@ def _exact(item: Item, path: Path | None) -> np.ndarray:
         raise HDTalkError(f"{item.clip}: the test set has no exact landmarks. Run without --exact.")
     with np.load(path, allow_pickle=False) as file:
         return file["landmarks_px"]
+
+
+def _options_of(method: Method) -> dict[str, Any]:
+    """What `ours` was given; nothing of other methods."""
+    return getattr(method, "keywords", {}).get("options") or {}
+
+
+def _frame_span(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, _, stop = text.partition(":")
+    if not (first.isdecimal() and stop.isdecimal() and int(first) < int(stop)):
+        raise UsageError(f"--frames {text}: expected FIRST:STOP, for example 24:30.")
+    return int(first), int(stop)
 
 
 def _value(text: str) -> Any:

@@ -1,6 +1,7 @@
 """Frames to one tracked face: detection, association over time, 68 landmarks per frame, gaps, shot cuts."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -74,10 +75,7 @@ def track_face(
     for start, stop in _shots(cuts, num_frames):
         seen[start:stop] &= ~_is_outlier(landmarks[start:stop], seen[start:stop])
     if not seen.any():
-        raise InputError(
-            f"{name}: something like a face was found, but no landmarks on it (confidence at most "
-            f"{confidence.max():.2f}, expected {config.min_confidence:g}). Is the face turned away or covered?"
-        )
+        raise InputError(no_landmarks(name, float(confidence.max()), config))
     present = np.zeros(num_frames, bool)
     smoothed = np.empty_like(landmarks)
     fallback = landmarks[np.flatnonzero(seen)[0]]
@@ -93,6 +91,24 @@ def track_face(
             "%s: no face in frames %s; they stay as they are.", name, ", ".join(_ranges(np.flatnonzero(~present)))
         )
     return FaceTrack(smoothed.astype(np.float32), present, np.where(seen, confidence, 0), tuple(cuts), len(people))
+
+
+def no_landmarks(name: str, confidence: float, config: FaceConfig = DEFAULTS) -> str:
+    """What is said where the detector sees a face, and the landmarker sees none."""
+    return (
+        f"{name}: something like a face was found, but no landmarks on it (confidence at most {confidence:.2f}, "
+        f"expected {config.min_confidence:g}). Is the face turned away or covered?"
+    )
+
+
+def look_at_frame(frame: np.ndarray, detector, landmarker, config: FaceConfig = DEFAULTS) -> tuple[int, float]:
+    """How many faces one frame, uint8 RGB `[H,W,3]`, shows, and how sure the landmarker is of the largest, 0 to 1."""
+    boxes = detector.detect(frame[None])[0]
+    if not len(boxes):
+        return 0, 0.0
+    quad = _fan_quad(max(boxes, key=_size), config.box_reference)
+    _, peaks = _look_closely([frame], quad[None], landmarker, config)
+    return len(boxes), float(peaks[0])
 
 
 @dataclass
@@ -244,7 +260,7 @@ def check_face(face: str) -> list[float]:
         numbers = [float(part) for part in face.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) == 2 or len(numbers) == 1 and numbers[0].is_integer():
+    if len(numbers) == 2 and all(map(math.isfinite, numbers)) or len(numbers) == 1 and numbers[0].is_integer():
         return numbers
     raise UsageError(f"--face {face}: expected largest, the index of a face (0 is the leftmost) or a point x,y.")
 

@@ -40,6 +40,18 @@ def read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:
     return array.astype(np.float32)
 
 
+def check_within(landmarks_px: np.ndarray, width: int, height: int, name: str) -> None:
+    """Raises `InputError` where the middle of a frame's landmarks `[T, 68, 2]` lies outside of the picture."""
+    x, y = landmarks_px.mean(axis=1).T
+    outside = (x < 0) | (y < 0) | (x >= width) | (y >= height)
+    if outside.any():
+        frame = int(outside.argmax())
+        raise InputError(
+            f"{name}: the face of frame {frame} is around ({x[frame]:.0f}, {y[frame]:.0f}), outside of the picture of "
+            f"{width}x{height}. Expected full-frame pixels of this video."
+        )
+
+
 def check_emotion(emotion: str | None, emotion_from: PathLike | None, landmarks: Any = None) -> None:
     """Raises `UsageError` or `InputError` where the face cannot show this emotion instead of the voice's own."""
     if emotion is not None and emotion_from is not None:

@@ -13,7 +13,7 @@ from hdtalk.config import EditConfig, SpeechConfig
 from hdtalk.data import FaceTrack, SpeechFeatures
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import InputError, UsageError
-from hdtalk.inputs import read_landmarks
+from hdtalk.inputs import read_landmarks, source_name
 from hdtalk.plan import frame_order, used_frames
 from hdtalk.store import temporary
 
@@ -95,7 +95,8 @@ def speak_shot(
         face = _track(video, info, (first, stop), models, config, progress)
     else:
         if len(known_px) != stop - first:
-            raise InputError(f"{video}: {stop - first} frames are used, but its landmarks have {len(known_px)}.")
+            name = source_name(known_px if track is None else track)
+            raise InputError(f"{name}: {len(known_px)} frames of landmarks for {stop - first} frames of {video}.")
         face = FaceTrack(known_px, np.ones(len(known_px), bool))
     wanted = audio.num_video_frames(features, info.fps)
     order = frame_order(stop - first, wanted, config.audio_longer, config.audio_shorter)

@@ -239,6 +239,8 @@ def check_encoder(
         codec = None
     if codec is None or codec.type != "video":
         raise UsageError(f"the codec {config.codec!r} cannot be written here. Try libx264, libx265 or ffv1.")
+    if (encoder := _encoder_name(config)).startswith("libx26") and config.crf > 51:
+        raise UsageError(f"media.crf: {config.crf} is not possible with {encoder}; expected at most 51.")
     if path is None or like is None:
         return
     check_suffix(path)
@@ -294,7 +296,7 @@ def _scan_cached(path: str | os.PathLike, config: MediaConfig) -> _Scan:
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file.") from None
+        raise InputError(f"{path}: there is no such file. Check the name.") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be opened ({error}).") from None
     if not stat.S_ISREG(status.st_mode):

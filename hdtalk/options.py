@@ -31,10 +31,14 @@ CHOICES = {
     "optimise.target_heatmaps": ("gaussian", "shifted"),
     "stitch.region": ("auto", "face", "head", "lower"),
 }
-NOT_NEGATIVE = ("seed", "trim_start", "trim_end", "speech.strength", "speech.own_words")
-NOT_NEGATIVE_WORDS = {"steps", "passes", "patience", "rate", "crf", "lambda"}  # a name's first or last
-POSITIVE = ("crop.scale", "faces.box_reference", "faces.refine_scale", "media.audio_bitrate_per_channel")
-HIGHEST = {"media.crf": 63}
+POSITIVE = {"crop.scale", "faces.box_reference", "faces.refine_scale"}
+POSITIVE |= {"optimise.sigma_cells", "optimise.start_scale", "optimise.start_length"}
+LOWEST = {"media.audio_bitrate_per_channel": 8000}  # of all others but decibels: 0
+HIGHEST = {"media.crf": 63, "invert.beta2": 0.9999, "crop.scale": 10, "faces.refine_scale": 10}
+HIGHEST |= dict.fromkeys(("faces.smooth_sigma_s", "faces.smooth_mouth_eyes_sigma_s"), 10)
+HIGHEST |= dict.fromkeys(("crop.centre_sigma_frames", "crop.axes_sigma_frames"), 1000)
+HIGHEST |= dict.fromkeys(("optimise.start_smooth_frames", "optimise.rest_smooth_frames"), 1000)
+LEAST_SIDE = 16  # pixels that LPIPS and SSIM need
 
 
 def resolve(options: Mapping[str, Any]) -> EditConfig:
@@ -95,7 +99,10 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         if not isinstance(parts, Sequence) or len(parts) != len(default):
             example = ",".join(str(part) for part in default)
             raise UsageError(f"{name}: {value!r}: expected {len(default)} numbers, as in {example}.")
-        return tuple(_checked(name, part, one) for part, one in zip(parts, default, strict=True))
+        low, high = (_checked(name, part, one) for part, one in zip(parts, default, strict=True))
+        if low > high:
+            raise UsageError(f"{name}: {low:g},{high:g} is not possible; expected the lower one first.")
+        return low, high
     try:
         number = isinstance(default, int) and not isinstance(value, str)
         if number and (isinstance(value, bool) or int(value) != value):
@@ -107,16 +114,18 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         ) from error
     if name in CHOICES and value not in CHOICES[name]:
         raise UsageError(f"{name}: {value!r} is unknown. Known: {', '.join(CHOICES[name])}.")
-    words = name.rpartition(".")[2].split("_")
-    bounded = name in NOT_NEGATIVE or not NOT_NEGATIVE_WORDS.isdisjoint((words[0], words[-1]))
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{name}: {value} is not possible; expected a finite number.")
-    if bounded and value < 0:
-        raise UsageError(f"{name}: {value} is not possible; expected 0 or more.")
+    if isinstance(value, str):
+        return value
+    if not name.endswith("_db") and value < (least := LOWEST.get(name, 0)):
+        raise UsageError(f"{name}: {value} is not possible; expected {least} or more.")
     if name in POSITIVE and value <= 0:
         raise UsageError(f"{name}: {value} is not possible; expected more than 0.")
     if value > HIGHEST.get(name, value):
         raise UsageError(f"{name}: {value} is not possible; expected at most {HIGHEST[name]}.")
+    if name.endswith("perceptual_side") and 0 < value < LEAST_SIDE:
+        raise UsageError(f"{name}: {value} is not possible; expected 0, or {LEAST_SIDE} or more.")
     if name.endswith(("batch_size", "chunk_frames", "components", "_every")) and value < 1:
         raise UsageError(f"{name}: {value} is not possible; expected 1 or more.")
     return value

@@ -27,6 +27,7 @@ from hdtalk.inputs import (
     PathLike,
     background_level_db,
     check_emotion,
+    check_within,
     emotion_source,
     read_landmarks,
     source_name,
@@ -121,6 +122,9 @@ class Run:
             raise InputError(
                 f"{source_name(track)}: {len(track_px)} frames of landmarks for {stop - first} frames of {video}."
             )
+        for px, source in ((landmarks_px, landmarks), (track_px, track)):
+            if px is not None:
+                check_within(px, info.width, info.height, source_name(source))
         features = None
         if speech is not None:
             open_audio(speech).close()
@@ -302,12 +306,8 @@ class Run:
             pivots = inversion.pivots[place[rows]].to(self.device)
             return optimise.Frames(crops.read(place[rows]), pivots, source_px[rows], target_px[rows])
 
-        inputs = {"inversion": inversion.content_hash, "targets": targets.content_hash, "order": array_hash(self.order)}
-        inputs |= {
-            "precision": str(self.dtype),
-            "seed": str(self.config.seed),
-            **self._hashes("landmarker", "perceptual"),
-        }
+        inputs = {"inversion": inversion.content_hash, **self._landmark_hashes(targets), "precision": str(self.dtype)}
+        inputs |= {"seed": str(self.config.seed), **self._hashes("landmarker", "perceptual")}
         with self._timed("optimisation"):
             stage = self.job.stage("optimisation", inputs=inputs, config=self.config.optimise)
             runs = _runs(outputs, targets.cuts)
@@ -368,6 +368,7 @@ class Run:
         side, shot_pivots = crops.track.resolution, inversion.pivots[sample]
         inputs = {"optimisation": followed.stage.content_hash, "crops": crops.stage.content_hash}
         inputs |= {"inversion": inversion.content_hash, "precision": str(self.dtype), **self._hashes("parser")}
+        inputs |= self._landmark_hashes(targets)
         with self._timed("stitching"):
             stage = self.job.stage("stitching", inputs=inputs, config=self.config.stitch, version=2)
             done, total, borders = 0, len(followed.outputs), []
@@ -611,7 +612,8 @@ class Run:
     def _finer_details(self, crops: Crops, stitching: Stage) -> Stage:
         """What the frames that lend have finer than their crops show, in one pass over the video."""
         inputs = {"stitching": stitching.content_hash, "crops": crops.stage.content_hash}
-        stage = self.job.stage("details", inputs=inputs, config=self.config.crop)
+        config = {"back_projections": self.config.crop.back_projections}
+        stage = self.job.stage("details", inputs=inputs, config=config)
         if stage.complete:
             return stage
         lenders = {int(place) for number in stitching.chunks for place in stitching.load(number).get("lenders", ())}
@@ -640,6 +642,10 @@ class Run:
     def _hashes(self, *roles: str) -> dict[str, str]:
         found = self.bundle.hashes
         return {role: found.get(role) or "none" for role in roles}
+
+    def _landmark_hashes(self, targets: Targets) -> dict[str, str]:
+        source = array_hash(targets.face_px)
+        return {"targets": targets.content_hash, "source": source, "order": array_hash(self.order)}
 
     def _timed(self, stage: str):
         return _Timed(self.seconds, stage)
@@ -727,12 +733,15 @@ def _look_for_faces(
     video: Path, first: int, stop: int, bundle: Bundle, config: EditConfig, looks: int = 5
 ) -> list[str]:
     """Notes on how many of a few frames show a face. Raises `InputError` when none does."""
-    found, most = 0, 0
+    found, most, surest = 0, 0, 0.0
     places = np.unique(np.linspace(first, stop - 1, looks).round().astype(int))
     for place in places:
         frame = next(media.read_frames(video, int(place), int(place) + 1, config.media))
-        most = max(most, count := len(bundle.detector.detect(frame[None])[0]))
-        found += count > 0
+        count, confidence = face_landmarks.look_at_frame(frame, bundle.detector, bundle.landmarker, config.faces)
+        most, surest = max(most, count), max(surest, confidence)
+        found += count > 0 and confidence >= config.faces.min_confidence
+    if most and not found:
+        raise InputError(face_landmarks.no_landmarks(str(video), surest, config.faces))
     if not found:
         raise InputError(f"{video}: no face in the {len(places)} frames looked at. Expected one talking head.")
     notes = [f"a face was found in {found} of the {len(places)} frames looked at"]

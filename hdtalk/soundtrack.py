@@ -148,7 +148,7 @@ def _beginning(blocks: Iterator[np.ndarray], num_samples: int) -> Iterator[np.nd
 def open_audio(path: str | os.PathLike) -> av.container.InputContainer:
     """Opens a local file for its sound; raises InputError when there is none."""
     if not os.path.isfile(path):
-        raise InputError(f"{path}: there is no such file.")
+        raise InputError(f"{path}: there is no such file. Check the name.")
     options = {"protocol_whitelist": "file", "format_whitelist": AUDIO_FORMATS}
     try:
         container = av.open(os.path.abspath(path), options=options, metadata_errors="replace")

@@ -17,6 +17,7 @@ import torch
 from hdtalk import architectures, conversion
 from hdtalk.architectures import ARCHITECTURES, ROLES, Recognised, describe, recognise
 from hdtalk.checkpoints import guarded, read_checkpoint
+from hdtalk.device import resolve_device
 from hdtalk.errors import UsageError, WeightsError
 from hdtalk.store import (
     BundleFile,
@@ -127,10 +128,12 @@ def load_bundle(
 ) -> Bundle:
     """The bundle called "demo" or "ffhq", the best installed one ("auto"), or the one in a folder.
 
-    Networks are loaded when first used. `complete=False` also gives an ffhq bundle that lacks files.
+    `device`: "auto" takes a GPU where there is one. Networks are loaded when first used. `complete=False` also gives an
+    ffhq bundle that lacks files.
     Raises WeightsError when the bundle is not there or its list is damaged.
     """
     name = str(name_or_path)
+    device = resolve_device(device) if device == "auto" else device
     if name == "auto":
         missing = missing_roles(load_bundle("ffhq", complete=False))
         bundle = load_bundle("ffhq" if not missing else "demo", device)

@@ -12,11 +12,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from clips import write_clip
 
 from hdtalk import media
 from hdtalk.cli import _stage_bars, hdtalk
+from hdtalk.errors import InputError
 from hdtalk.job import Job
 from hdtalk.options import resolve
 from hdtalk.run import _look_for_faces
@@ -165,6 +167,9 @@ ARGUMENTS = {
     "face in no known form": (["--face", "leftmost"], 2),
     "unknown codec": (["--codec", "bogus"], 2),
     "quality out of range": (["--crf", "999"], 2),
+    "quality that x264 does not have": (["--crf", "60"], 2),
+    "face at no number": (["--face", "nan,nan"], 2),
+    "landmarks outside of the picture": (["--landmarks", "far.npz"], 3),
     "negative steps": (["--set", "invert.steps=-3"], 2),
     "recording of the emotion missing": (["--emotion-from", "gone.wav"], 3),
     "no such bundle": (["--bundle", "nowhere"], 4),
@@ -179,6 +184,7 @@ ARGUMENTS = {
 @pytest.mark.parametrize("kind", ARGUMENTS)
 def test_bad_arguments(edit, here, kind, dry):
     np.savez("short.npz", landmarks_px=np.random.default_rng(0).normal(30, 9, (3, 68, 2)).astype(np.float32))
+    np.savez("far.npz", landmarks_px=np.load("track.npz")["landmarks_px"] + 1e6)
     sound("blip.wav", 0.04)
     before = contents(here)
     arguments, code = ARGUMENTS[kind]
@@ -385,14 +391,29 @@ def test_dry_run_writes_nothing(edit, here, monkeypatch):
 
 @pytest.mark.parametrize(("face", "noted"), [("largest", False), ("0", False), ("5", True), ("-1", True)])
 def test_a_wanted_face_beyond_those_seen_is_noted(here, face, noted):
+    notes = _look_for_faces(Path("shot.mp4"), 0, 10, one_face(confidence=0.7), resolve({"face": face}))
+    assert "in 5 of the 5 frames" in notes[0]
+    assert any(f"--face {face}" in note for note in notes) == noted
+
+
+def test_a_look_for_faces_asks_for_landmarks_too(here):
+    with pytest.raises(InputError, match=r"shot.mp4: .* no landmarks on it \(confidence at most 0.20, expected 0.3"):
+        _look_for_faces(Path("shot.mp4"), 0, 10, one_face(confidence=0.2), resolve({}))
+
+
+def one_face(confidence):
+    """Detector and landmarker that see a face everywhere, as sure as that."""
+
     class OneFace:
         def detect(self, frames):
             return [np.array([[10, 10, 40, 40, 0.9]])] * len(frames)
 
-    config = resolve({"face": face})
-    notes = _look_for_faces(Path("shot.mp4"), 0, 10, SimpleNamespace(detector=OneFace()), config)
-    assert "in 5 of the 5 frames" in notes[0]
-    assert any(f"--face {face}" in note for note in notes) == noted
+        def heatmaps(self, images):
+            heatmaps = torch.zeros(len(images), 68, 64, 64)
+            heatmaps[:, np.arange(68), np.arange(68) % 50 + 7, np.arange(68) // 2 + 10] = confidence
+            return heatmaps
+
+    return SimpleNamespace(detector=OneFace(), landmarker=OneFace())
 
 
 def test_inversion_of_a_later_part_keeps_its_sound(here, tiny_bundle_folder):

@@ -63,6 +63,13 @@ def test_short_names_reach_their_stage():
         ({"speech.lips_heard_db": "14,loud"}, "number"),
         ({"speech.own_words_heard": (0.3, float("nan"))}, "finite"),
         ({"speech.strength": -5}, "0 or more"),
+        ({"speech.lips_heard_db": "24,14"}, "lower one first"),
+        ({"stitch.dilation": -0.1}, "stitch.dilation: -0.1 is not possible; expected 0 or more"),
+        ({"invert.beta2": 1}, "at most 0.9999"),
+        ({"crop.scale": 1e6}, "at most 10"),
+        ({"optimise.start_scale": 0}, "more than 0"),
+        ({"invert.perceptual_side": 8}, "0, or 16 or more"),
+        ({"media.audio_bitrate_per_channel": 1}, "8000 or more"),
         ({"optimise": 3}, "optimise.NAME"),
         ({"optimise.steps": "many"}, "number"),
         ({"audio_longer": "stretch"}, "pingpong, loop, freeze, trim"),
@@ -79,6 +86,15 @@ def test_short_names_reach_their_stage():
 def test_mistakes_are_named(options, hint):
     with pytest.raises(UsageError, match=hint):
         resolve(options)
+
+
+def test_every_default_is_possible():
+    """Given by name, every setting may be what it is."""
+    config = EditConfig()
+    groups = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    for name, value in groups.items():
+        assert resolve({name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value}) == config
+    assert resolve({"speech.lips_heard_db": (-6, 3)}).speech.lips_heard_db == (-6.0, 3.0)  # decibels have a sign
 
 
 def test_settings_of_the_speech_reach_the_run():

@@ -98,6 +98,19 @@ def test_other_targets_reuse_the_inversion_and_a_damaged_artefact_is_made_again(
     np.testing.assert_array_equal(frames_of(again.output), frames_of(other.output))
 
 
+def test_other_landmarks_of_the_source_give_what_a_new_job_gives(run, tiny_shot):
+    """Also where the tuning knows nothing of them: here lips that the crop's corners do not depend on."""
+    other = tiny_shot[1].copy()
+    other[:, 49:54] += 1.5 * np.sin(np.arange(len(other)))[:, None, None]
+    options = {"invert": {"steps": 0, "refine_steps": 0, "shared_steps": 0}}
+    first = run("first.mp4", **options)
+    reused = run("reused.mp4", track=other, job=first.job, **options)
+    fresh = run("fresh.mp4", track=other, **options)
+    codes = [load_file(job / "optimisation" / "000001.safetensors")["ws"] for job in (reused.job, fresh.job)]
+    np.testing.assert_array_equal(*codes)
+    np.testing.assert_array_equal(frames_of(reused.output), frames_of(fresh.output))
+
+
 def test_frames_whose_mouths_are_taken_lend_what_their_crops_do_not_show(run):
     lent = run("lent.mp4", stitch={**SMALL["stitch"], "lent_threshold": 100.0})
     alone = run("alone.mp4", stitch={**SMALL["stitch"], "lent_threshold": 0.0})

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from clips import tone, write_clip, write_wav
 
+from hdtalk.audio import read_audio
 from hdtalk.errors import InputError, UsageError
 from hdtalk.job import array_hash
 from hdtalk.media import probe, read_frames
@@ -193,8 +194,12 @@ def test_of_some_frames_the_papers_procedure_makes_only_these(small_set, tiny_bu
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["jobs", "paper", "unedited"]
     with pytest.raises(UsageError, match=r"out/paper: .*\(frames; .*another --out"):
         run_table(methods, items, bench, {}, crop="full")
+    far = replace(bench, out=tmp_path / "far", frames=(8, 11))
     with pytest.raises(InputError, match="source.mp4: 10 frames, and --frames ends at 11"):
-        run_table(methods, items, replace(bench, out=tmp_path / "far", frames=(8, 11)), {}, crop="full")
+        run_table(methods, items, far, {}, crop="full")
+    assert not far.out.exists()
+    sound = read_audio(tmp_path / "out" / "jobs" / "one_2_5.wav")
+    np.testing.assert_allclose(sound, read_audio(items[0].speech)[1280:3200], atol=1e-6)
 
 
 def test_videos_of_other_settings_are_not_scored(small_set, tiny_bundle_folder, tmp_path):
@@ -253,6 +258,14 @@ def test_script_writes_method_column_value(small_set, tiny_bundle_folder, tmp_pa
     assert list(table) == ["unedited", "mouth paste"]
     assert table["mouth paste"]["PSNR"] > table["unedited"]["PSNR"]  # its mouths are the right ones
     assert "| mouth paste |" in (tmp_path / "t.md").read_text() and "PSNR↑" in run.stdout
+
+
+@pytest.mark.parametrize("mistake", [["--set", "optimise.stepz=3"], ["--set", "steps"], ["--frames", "5:3"]])
+def test_mistakes_end_in_one_line_before_any_work(small_set, tiny_bundle_folder, tmp_path, mistake):
+    command = [sys.executable, str(ROOT / "scripts" / "table1"), str(small_set), "--out", str(tmp_path / "out")]
+    run = subprocess.run([*command, "--bundle", str(tiny_bundle_folder), *mistake], capture_output=True, text=True)
+    assert run.returncode == 2 and mistake[1].removeprefix("optimise.").partition("=")[0] in run.stderr
+    assert "Traceback" not in run.stderr and not (tmp_path / "out").exists()
 
 
 def test_both_tables_share_our_videos():

@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 import numpy as np
+from scipy.io import wavfile
 
+from hdtalk.audio import num_video_frames, read_audio, read_speech
 from hdtalk.command import ResumableCommand
 from hdtalk.config import EditConfig, EvaluateConfig, MediaConfig
-from hdtalk.data import VideoInfo
 from hdtalk.device import resolve_device
 from hdtalk.errors import HDTalkError, InputError, UsageError
 from hdtalk.evaluate import Pair, evaluate
@@ -26,6 +27,7 @@ from hdtalk.outputs import check_outputs
 from hdtalk.pipeline import edit_video
 from hdtalk.scores import Evaluation, json_number, to_markdown, to_text
 from hdtalk.weights import Bundle, load_bundle
+from hdtalk.windows import SAMPLE_RATE
 
 from .baselines import write_mouth_paste, write_unedited
 from .testset import Item, read_items
@@ -67,13 +69,11 @@ def _edit(bench: Bench, item: Item, output: Path, options: dict[str, Any]) -> No
         given |= {"track": _exact(item, item.track), "landmarks": _exact(item, item.target)}
     elif bench.label and item.emotion:
         given["emotion"] = item.emotion
-    job = bench.job(item)
+    job, speech = bench.job(item), item.speech
     if frames := _frames_made(options, bench):
-        given = _part_of(bench, item, given, frames)
         job = bench.job(item, "_{}_{}".format(*frames))
-    edit_video(
-        item.source, item.speech, output, bundle=bench.bundle, device=bench.device, job=job, overwrite=True, **given
-    )
+        speech, given = _part_of(bench, item, given, frames)
+    edit_video(item.source, speech, output, bundle=bench.bundle, device=bench.device, job=job, overwrite=True, **given)
 
 
 def _frames_made(options: dict[str, Any], bench: Bench) -> tuple[int, int] | None:
@@ -81,20 +81,25 @@ def _frames_made(options: dict[str, Any], bench: Bench) -> tuple[int, int] | Non
     return bench.frames if options.get("preset") == "paper" else None
 
 
-def _part_of(bench: Bench, item: Item, given: dict[str, Any], frames: tuple[int, int]) -> dict[str, Any]:
-    """The options that edit only these frames, to the landmarks that the whole clip's edit would have there."""
+def _part_of(bench: Bench, item: Item, given: dict[str, Any], frames: tuple[int, int]) -> tuple[Path, dict[str, Any]]:
+    """The part of the speech, and the options that edit only these frames, to the landmarks that the whole clip's edit
+    would have there."""
     first, stop = frames
-    fps = float(_with_frames(item.source, stop).fps)
+    fps = float(probe(item.source).fps)
     rest = {name: value for name, value in given.items() if name not in ("track", "landmarks", "emotion")}
     if "landmarks" not in given:
         given = rest | {
             "landmarks": speak_shot(
-                item.source, item.speech, bundle=bench.bundle, emotion=given.get("emotion"), device=bench.device,
-                config=resolve(rest),
+                item.source, item.speech, bundle=bench.bundle, emotion=given.get("emotion"),
+                device=bench.device, config=resolve(rest),
             ).landmarks_px,
         }  # fmt: skip
     parts = {name: given[name][first:stop] for name in ("track", "landmarks") if name in given}
-    return given | parts | {"trim_start": first / fps, "trim_end": stop / fps}
+    speech = bench.out / "jobs" / f"{item.clip}_{first}_{stop}.wav"
+    speech.parent.mkdir(parents=True, exist_ok=True)
+    samples = read_audio(item.speech)[round(first / fps * SAMPLE_RATE) : round(stop / fps * SAMPLE_RATE)]
+    wavfile.write(speech, SAMPLE_RATE, samples)
+    return speech, given | parts | {"trim_start": first / fps, "trim_end": stop / fps}
 
 
 def unedited(bench: Bench, item: Item, output: Path) -> None:
@@ -122,6 +127,8 @@ def run_table(
     Raises UsageError before any work where a folder holds videos that were made with other settings."""
     made: dict[str, list[Pair]] = {}
     bundle = load_bundle(bench.bundle, resolve_device(bench.device))
+    if bench.frames:
+        _check_lengths(items, bench.frames[1])
     folders = {name: bench.out / name.replace(" ", "_").replace("/", "_") for name in methods}
     found = {name: _videos_of(folder) for name, folder in others.items()}
     for name, method in methods.items():
@@ -153,12 +160,12 @@ def run_table(
 
 
 def _cut(pair: Pair, folder: Path, frames: tuple[int, int], is_whole: bool) -> Pair:
-    """Lossless copies of these frames of both videos, without sound; `is_whole`: the prediction has others too."""
+    """Copies of these frames of both videos, hardly compressed, silent; `is_whole`: the prediction has others too."""
     folder.mkdir(exist_ok=True)
     copies = []
     own = frames if is_whole else (0, frames[1] - frames[0])
     for kind, video, (first, stop) in (("prediction", pair.prediction, own), ("truth", pair.ground_truth, frames)):
-        info = _with_frames(video, stop)
+        info = probe(video)
         copies.append(folder / f"{pair.clip}_{kind}.mp4")
         with VideoWriter(copies[-1], info, None, overwrite=True, config=MediaConfig(crf=0)) as writer:
             for frame in read_frames(video, first, stop):
@@ -166,12 +173,15 @@ def _cut(pair: Pair, folder: Path, frames: tuple[int, int], is_whole: bool) -> P
     return Pair(pair.clip, *copies)
 
 
-def _with_frames(video: Path, stop: int) -> VideoInfo:
-    """What is known of a video. Raises InputError where it ends before frame `stop`."""
-    info = probe(video)
-    if info.num_frames < stop:
-        raise InputError(f"{video}: {info.num_frames} frames, and --frames ends at {stop}. Ask for fewer.")
-    return info
+def _check_lengths(items: list[Item], stop: int) -> None:
+    """Raises InputError where a video or speech of the test set ends before frame `stop`."""
+    for item in items:
+        info = probe(item.source)
+        lengths = {item.source: info.num_frames, item.truth: probe(item.truth).num_frames}
+        lengths[item.speech] = num_video_frames(read_speech(item.speech, warn=False), info.fps)
+        for path, num_frames in lengths.items():
+            if num_frames < stop:
+                raise InputError(f"{path}: {num_frames} frames, and --frames ends at {stop}. Ask for fewer.")
 
 
 def table_command(name: str, methods: dict[str, Method], about: str) -> click.Command:
@@ -182,11 +192,8 @@ def table_command(name: str, methods: dict[str, Method], about: str) -> click.Co
     @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the methods' videos.")
     @click.option("--only", multiple=True, type=click.Choice(list(methods)), help="Only these methods.")
     @click.option("--add", multiple=True, metavar="NAME=FOLDER", help="Score another method's CLIP.mp4 files too.")
-    @click.option("--limit", default=0, help="Only the first N clips.")
-    @click.option(
-        "--frames", callback=lambda _, __, text: _frame_span(text), metavar="FIRST:STOP",
-        help="Score only these frames of each clip; --preset paper makes only them.",
-    )  # fmt: skip
+    @click.option("--limit", default=0, type=click.IntRange(0), help="Only the first N clips.")
+    @click.option("--frames", metavar="FIRST:STOP", help="Only these of each clip; --preset paper makes no others.")
     @click.option("--exact", is_flag=True, help="Drive by the renderer's landmarks instead of by the speech.")
     @click.option("--emotion-from-voice", is_flag=True, help="Do not tell the methods the target's emotion.")
     @click.option("--crop", type=click.Choice(["face", "full"]), default="face", show_default=True)
@@ -199,8 +206,12 @@ def table_command(name: str, methods: dict[str, Method], about: str) -> click.Co
         data, out, only, add, limit, frames, exact, emotion_from_voice, crop, bundle, device, settings, **files
     ):
         items = read_items(data, limit)
+        if bare := [text for text in settings if "=" not in text]:
+            raise UsageError(f"--set {bare[0]}: expected STAGE.FIELD=VALUE.")
         options = tuple((name, _value(text)) for name, _, text in (s.partition("=") for s in settings))
-        bench = Bench(out, bundle, device, exact, not emotion_from_voice, options, frames)
+        resolve(dict(options))  # mistakes are named before any work
+        span = _frame_span(frames) if frames else None
+        bench = Bench(out, bundle, str(resolve_device(device)), exact, not emotion_from_voice, options, span)
         others = {name: Path(folder) for name, _, folder in (text.partition("=") for text in add)}
         wrong = [text for text in add if not all(text.partition("=")) or text.partition("=")[0] in methods]
         if wrong:
@@ -236,7 +247,7 @@ def _check_settings(folder: Path, wanted: dict[str, Any]) -> None:
     if not (folder.is_dir() and _videos_of(folder)):
         return
     try:
-        had = dict(json.loads((folder / SETTINGS).read_text()))
+        had = {"frames": None} | json.loads((folder / SETTINGS).read_text())
     except (OSError, ValueError, TypeError):
         had = {}
     if different := [name for name in wanted if name not in had or had[name] != wanted[name]]:
@@ -265,9 +276,7 @@ def _options_of(method: Method) -> dict[str, Any]:
     return getattr(method, "keywords", {}).get("options") or {}
 
 
-def _frame_span(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
+def _frame_span(text: str) -> tuple[int, int]:
     first, _, stop = text.partition(":")
     if not (first.isdecimal() and stop.isdecimal() and int(first) < int(stop)):
         raise UsageError(f"--frames {text}: expected FIRST:STOP, for example 24:30.")

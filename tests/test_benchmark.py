@@ -14,7 +14,7 @@ from script_module import load_script
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from hdtalk.images import to_images  # noqa: E402
+from hdtalk.images import to_crops, to_images  # noqa: E402
 from hdtalk.losses.landmark import gaussian_heatmaps, landmark_weights  # noqa: E402
 from hdtalk.options import resolve  # noqa: E402
 from scripts.benchmark import compare, costs, fast, machine, networks, plain, report, score, shot  # noqa: E402
@@ -102,6 +102,17 @@ def test_the_true_take_has_its_own_objective(nets, frames, sides):
     assert np.isnan(score.objective_of_truth(nets, dataclasses.replace(shot, truth=None), sides.paper, wanted))
 
 
+def test_towards_the_truth_the_objective_is_nought_at_the_true_take(nets, frames, sides):
+    ws = torch.randn(2, nets.generator.num_ws, 512, generator=torch.Generator().manual_seed(1))
+    shot = dataclasses.replace(frames[:2], truth=to_crops(nets.generator.synthesise(ws).detach()))
+    given = shot, sides.paper, [[0], [1]]  # no smoothness
+    at, elsewhere = (score.objective_to_truth(nets, nets.generator, codes, *given) for codes in (ws, ws.flip(0)))
+    assert at < 0.02 * elsewhere  # the true take is rounded to 8 bits
+    tied = score.objective_to_truth(nets, nets.generator, ws, shot, sides.paper, [[0, 1]])
+    assert tied - at == pytest.approx(1e-4 * float((ws[1] - ws[0]).square().sum()) / 2, rel=1e-3)
+    assert np.isnan(score.objective_to_truth(nets, nets.generator, ws, frames[:2], sides.paper, [[0, 1]]))
+
+
 def test_shifted_targets_are_those_that_b_follows(nets, frames):
     from hdtalk.latent_space import latent_space
     from hdtalk.optimise import Frames, _Descent
@@ -175,9 +186,9 @@ def test_ratios_outcome_and_report(sides, tmp_path):
         assert seconds["total"] == pytest.approx(sum(seconds[s] for s in compare.STAGES), rel=0.5)
         assert flops["total"] == pytest.approx(sum(flops[s] for s in compare.STAGES))
     made = compare.outcome(sides, plan)
-    assert (
-        set(made["objective"]) == {"a", "b", "start", "truth"} and np.isfinite(list(made["objective"].values())).all()
-    )
+    assert set(made["objective"]) == {"a", "b", "start", "truth"}
+    assert set(made["objective_to_truth"]) == {"a", "b", "start"}
+    assert np.isfinite([*made["objective"].values(), *made["objective_to_truth"].values()]).all()
     assert made["psnr"]["unedited"] > 0 and np.isnan(made["f_ld"]["a"])  # no second landmark net here
     found |= {"outcome_frames": made.pop("frames"), **made, "peak_tflops": 1.0}
     found["floor_share"] = {side: dict.fromkeys(compare.CHAIN, 0.5) for side in "ab"}

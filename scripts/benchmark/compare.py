@@ -176,12 +176,14 @@ def outcome(sides: Sides, plan: Plan, report: Callable[[str], None] = lambda _: 
     alpha = (masks.alpha[:, 0] * 255).round().byte().cpu().numpy()
     seen = {"a": to_crops(pictures), "b": made.pictures[rows]}
     alphas = {"a": alpha, "b": made.alpha[rows]}
-    values = {
-        "a": score.objective(networks, generator, ws, few, sides.paper, wanted, groups),
-        "b": score.objective(networks, made.generator, made.ws[rows], few, sides.paper, wanted, groups),
-        "start": score.objective(networks, made.generator, made.pivots[rows], few, sides.paper, wanted, groups),
+    codes = {
+        "a": (generator, ws), "b": (made.generator, made.ws[rows]), "start": (made.generator, made.pivots[rows])
+    }  # fmt: skip
+    given = sides.paper, wanted, groups
+    found["objective"] = {k: float(score.objective(networks, *code, few, *given).mean()) for k, code in codes.items()}
+    found["objective_to_truth"] = {
+        k: score.objective_to_truth(networks, *code, few, sides.paper, groups) for k, code in codes.items()
     }
-    found["objective"] = {side: float(v.mean()) for side, v in values.items()}
     found["objective"]["truth"] = score.objective_of_truth(networks, few, sides.paper, wanted)
     found["reconstruction_db"] = {
         "a": score.reconstruction_db(generator, pivots, few.crops),

@@ -1,5 +1,7 @@
 """One judge for both procedures: the paper's objective in float32, and pictures and landmarks against the true take."""
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -42,6 +44,19 @@ def objective(
                 value = value + paper.optimise.lambda_smooth * smoothness_loss(code, ws[row - 1].float())
         found.append(float(value))
     return np.array(found)
+
+
+@torch.no_grad()
+def objective_to_truth(
+    networks: Networks, generator, ws: torch.Tensor, shot: Shot, paper: EditConfig, groups: list[list[int]]
+) -> float:
+    """Equation (5) with the true take in the place of what stands for it: of the source that LPIPS compares with, and
+    of the target heat maps, the net's answers to it. The mean over the frames; nan without a true take."""
+    if shot.truth is None:
+        return float("nan")
+    wanted = torch.cat([plain.heatmaps(networks.landmarker, to_images(true[None], ws.device)) for true in shot.truth])
+    true = dataclasses.replace(shot, crops=shot.truth)
+    return float(objective(networks, generator, ws, true, paper, wanted, groups).mean())
 
 
 @torch.no_grad()

@@ -118,6 +118,7 @@ class OptimiseConfig:
     lambda_feature_smooth: float = 3.0  # takes lambda_smooth's place there
     mouth_weight: float = 3.0  # a_i of equation (6)
     eyes_weight: float = 2.0
+    bent_mouth_weight: float = 0.3  # the mouth's, where its picture is bent to the target besides (`warp_reach`)
     target_heatmaps: str = "shifted"  # the maps of the picture that the descent starts from, moved | gaussian
     sigma_cells: float = 1.0  # of the Gaussians, as in the landmark nets' training
     latent_space: str = "shot"  # shot: directions of the shot's own codes | whitened: of the generator's w | w+: free

@@ -129,11 +129,18 @@ def shot_starts(codes: LandmarkCodes, frames: Frames, config: OptimiseConfig = D
     return replace(frames, pivots=pivots, shown_px=shown_px)
 
 
+def is_bent(frames: Frames, config: OptimiseConfig = DEFAULTS) -> bool:
+    """Whether the edited mouths are bent from what the starting codes show to their targets: a descent that moved them
+    as well would move them twice."""
+    return frames.shown_px is not None and config.warp_reach > 0
+
+
 def mouth_fields(frames: Frames, config: OptimiseConfig = DEFAULTS) -> np.ndarray | None:
     """By what the frames' edited pictures shall be bent so that they show the mouths that their codes do not: float32
     `[n, 2, 64, 64]` (see `mouth_warp`); None where codes do not start from what the shot suggests."""
-    if frames.shown_px is None or config.warp_reach <= 0:
+    if not is_bent(frames, config):
         return None
+    assert frames.shown_px is not None
     return warp_fields(frames.shown_px, frames.target_px, frames.crops.shape[-1], config.warp_reach, config.warp_beyond)
 
 
@@ -171,7 +178,8 @@ class _Descent:
         if frames.shown_px is not None:
             self.home = frames.pivots
             self.way_before = None if before is None or before_pivot is None else before - before_pivot
-        self.weights = landmark_weights(config.mouth_weight, config.eyes_weight).to(self.device)
+        mouth_weight = config.bent_mouth_weight if is_bent(frames, config) else config.mouth_weight
+        self.weights = landmark_weights(mouth_weight, config.eyes_weight).to(self.device)
         self.batch_size = roomy_batch(config.batch_size, self.device, frames.crops.shape[-1])
         side = frames.crops.shape[-1]
         self.side = min(config.perceptual_side or side, side)

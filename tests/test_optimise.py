@@ -57,6 +57,22 @@ def test_starts_that_show_the_targets_leave_the_landmark_net_nothing_to_do(tiny_
     assert there.max() < 0.02 * from_source.mean()
 
 
+def test_mouths_that_are_bent_to_their_targets_are_not_moved_twice(tiny_networks, frames):
+    """The descent asks little of their landmarks; where nothing is bent it does, and of all others always."""
+    config = dataclasses.replace(CONFIG, target_heatmaps="shifted", steps=0)
+    moved = {}
+    for name, landmarks in (("mouth", slice(48, 68)), ("rest", slice(0, 48))):
+        shown_px = frames.target_px.copy()
+        shown_px[:, landmarks] += 2.0
+        started = dataclasses.replace(frames, shown_px=shown_px)
+        for reach in (0.03, 0.0):
+            bending = dataclasses.replace(config, warp_reach=reach)
+            moved[name, reach] = solve(tiny_networks, started, bending, independent=True).losses["landmarks"].min()
+    share = config.bent_mouth_weight / config.mouth_weight
+    assert moved["mouth", 0.03] < 2 * share * moved["mouth", 0.0]
+    assert moved["rest", 0.03] > 0.5 * moved["rest", 0.0] > 0
+
+
 def test_the_smoothness_of_starts_is_that_of_the_ways_from_them(tiny_networks, frames):
     config = dataclasses.replace(CONFIG, lambda_lpips=0.0, lambda_fan=0.0, lambda_smooth=1.0, lambda_mahalanobis=0.0)
     started = dataclasses.replace(frames, shown_px=frames.target_px)

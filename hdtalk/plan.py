@@ -96,11 +96,11 @@ def estimate_seconds(bundle, config: EditConfig, num_source: int, num_output: in
     refined = (invert.refine_steps + 1) * (1 + num_source // invert.refine_every)
     borders = stitch.steps / 20 if stitch.border_threshold > 0 else stitch.steps * 1.4  # most are good without tuning
     return {
-        "faces": 0.1 * num_source,
+        "faces": 0.19 * num_source,
         "inversion": step * (num_source + refined + invert.shared_steps * invert.batch_size + tuned * 1.4),
         "optimisation": follow * steps,
         "stitching": step * (4 / 3 + borders) * num_output,  # the edit, two reconstructions, a look at its border
-        "writing": 0.08 * num_output,
+        "writing": 0.17 * num_output,
     }
 
 

@@ -14,7 +14,7 @@ from hdtalk import __version__
 from hdtalk.command import OneLineErrors
 from hdtalk.config import EditConfig
 from hdtalk.errors import HDTalkError, UsageError, WeightsError
-from hdtalk.options import CHOICES, resolve
+from hdtalk.options import CHOICES, resolve, split_settings
 
 # Threads that wait leave their cores to others: on a busy machine waiting at full speed costs many times the work
 # itself. The library that PyTorch brings reads this when PyTorch is imported.
@@ -588,13 +588,9 @@ def _given(options: dict, settings: tuple[str, ...]) -> dict:
         for name, value in options.items()
         if value is not None and context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
     }
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            raise UsageError(f"--set {setting}: expected NAME=VALUE, for example optimise.steps=60.")
-        resolve({name.strip(): value.strip()})  # nothing but settings: `job` and others have options of their own
-        explicit[name.strip()] = value.strip()
-    return explicit
+    chosen = split_settings(settings)
+    resolve(chosen)  # nothing but settings: `job` and others have options of their own
+    return explicit | chosen
 
 
 def _show_plan(plan, as_json: bool) -> None:

@@ -67,6 +67,17 @@ def resolve(options: Mapping[str, Any]) -> EditConfig:
     return config
 
 
+def split_settings(texts: Sequence[str]) -> dict[str, str]:
+    """Name -> value of `--set NAME=VALUE`, neither of them checked. Raises `UsageError` where the = is missing."""
+    settings = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text}: expected NAME=VALUE, for example optimise.steps=60.")
+        settings[name.strip()] = value.strip()
+    return settings
+
+
 def _set(config: EditConfig, name: str, value: Any) -> EditConfig:
     group, _, key = name.rpartition(".")
     owner = getattr(config, group, None) if group else config

@@ -12,7 +12,7 @@ import click
 import numpy as np
 from scipy.io import wavfile
 
-from hdtalk.audio import num_video_frames, read_audio, read_speech
+from hdtalk.audio import read_audio
 from hdtalk.command import ResumableCommand
 from hdtalk.config import EditConfig, EvaluateConfig, MediaConfig
 from hdtalk.device import resolve_device
@@ -22,14 +22,14 @@ from hdtalk.instruments import face_tracker, installed_instruments
 from hdtalk.job import write_atomically
 from hdtalk.landmarks import speak_shot
 from hdtalk.media import VIDEO_SUFFIXES, VideoWriter, probe, read_frames
-from hdtalk.options import resolve
+from hdtalk.options import resolve, split_settings
 from hdtalk.outputs import check_outputs
 from hdtalk.pipeline import edit_video
 from hdtalk.scores import Evaluation, json_number, to_markdown, to_text
 from hdtalk.weights import Bundle, load_bundle
 from hdtalk.windows import SAMPLE_RATE
 
-from .baselines import write_mouth_paste, write_unedited
+from .baselines import output_order, write_mouth_paste, write_unedited
 from .testset import Item, read_items
 
 Method = Callable[["Bench", Item, Path], None]
@@ -165,9 +165,8 @@ def _cut(pair: Pair, folder: Path, frames: tuple[int, int], is_whole: bool) -> P
     copies = []
     own = frames if is_whole else (0, frames[1] - frames[0])
     for kind, video, (first, stop) in (("prediction", pair.prediction, own), ("truth", pair.ground_truth, frames)):
-        info = probe(video)
         copies.append(folder / f"{pair.clip}_{kind}.mp4")
-        with VideoWriter(copies[-1], info, None, overwrite=True, config=MediaConfig(crf=0)) as writer:
+        with VideoWriter(copies[-1], probe(video), None, overwrite=True, config=MediaConfig(crf=0)) as writer:
             for frame in read_frames(video, first, stop):
                 writer.write(frame)
     return Pair(pair.clip, *copies)
@@ -176,9 +175,8 @@ def _cut(pair: Pair, folder: Path, frames: tuple[int, int], is_whole: bool) -> P
 def _check_lengths(items: list[Item], stop: int) -> None:
     """Raises InputError where a video or speech of the test set ends before frame `stop`."""
     for item in items:
-        info = probe(item.source)
-        lengths = {item.source: info.num_frames, item.truth: probe(item.truth).num_frames}
-        lengths[item.speech] = num_video_frames(read_speech(item.speech, warn=False), info.fps)
+        lengths = {video: probe(video).num_frames for video in (item.source, item.truth)}
+        lengths[item.speech] = len(output_order(item.source, item.speech))
         for path, num_frames in lengths.items():
             if num_frames < stop:
                 raise InputError(f"{path}: {num_frames} frames, and --frames ends at {stop}. Ask for fewer.")
@@ -206,9 +204,7 @@ def table_command(name: str, methods: dict[str, Method], about: str) -> click.Co
         data, out, only, add, limit, frames, exact, emotion_from_voice, crop, bundle, device, settings, **files
     ):
         items = read_items(data, limit)
-        if bare := [text for text in settings if "=" not in text]:
-            raise UsageError(f"--set {bare[0]}: expected STAGE.FIELD=VALUE.")
-        options = tuple((name, _value(text)) for name, _, text in (s.partition("=") for s in settings))
+        options = tuple((name, _value(text)) for name, text in split_settings(settings).items())
         resolve(dict(options))  # mistakes are named before any work
         span = _frame_span(frames) if frames else None
         bench = Bench(out, bundle, str(resolve_device(device)), exact, not emotion_from_voice, options, span)

@@ -90,29 +90,38 @@ def test_objective_is_equation_5_written_plainly(nets, frames, sides):
     np.testing.assert_allclose(found, expected.detach(), rtol=1e-3)
 
 
-def test_the_true_take_has_its_own_objective(nets, frames, sides):
-    shot = dataclasses.replace(frames[:2], truth=frames.crops[3:5])
+def test_pictures_have_an_objective_without_a_code(nets, frames, sides):
+    shot = frames[:2]
     wanted = plain.target_maps(nets, shot, "shifted", 1.0, CPU)
-    truth, source = to_images(shot.truth, CPU), to_images(shot.crops, CPU)
-    maps = nets.landmarker.heatmaps(torch.nn.functional.interpolate(truth, size=(256, 256), mode="bilinear"))
+    made, source = to_images(frames.crops[3:5], CPU), to_images(shot.crops, CPU)
+    maps = nets.landmarker.heatmaps(torch.nn.functional.interpolate(made, size=(256, 256), mode="bilinear"))
     gap = (maps - wanted).square().sum((2, 3)).sqrt()
-    expected = nets.perceptual(truth, source) + 5e-3 * (gap * landmark_weights(3.0, 2.0)).sum(1)
-    found = score.objective_of_truth(nets, shot, sides.paper, wanted)
+    expected = nets.perceptual(made, source) + 5e-3 * (gap * landmark_weights(3.0, 2.0)).sum(1)
+    found = score.objective_of_pictures(nets, frames.crops[3:5], shot, sides.paper, wanted)
     assert found == pytest.approx(float(expected.mean()), rel=1e-3) and found > 0.01
-    assert np.isnan(score.objective_of_truth(nets, dataclasses.replace(shot, truth=None), sides.paper, wanted))
 
 
 def test_the_objective_to_the_truth_takes_the_true_take_for_source_and_targets(nets, frames, sides):
+    shot = frames[:2]
     ws = torch.randn(2, nets.generator.num_ws, 512, generator=torch.Generator().manual_seed(1))
-    pictures, truth = nets.generator.synthesise(ws), to_images(frames.truth[:2], CPU)
+    pictures, truth = nets.generator.synthesise(ws), to_images(shot.truth, CPU)
     seen = [torch.nn.functional.interpolate(p, size=(256, 256), mode="bilinear") for p in (pictures, truth)]
     gap = (nets.landmarker.heatmaps(seen[0]) - nets.landmarker.heatmaps(seen[1])).square().sum((2, 3)).sqrt()
     expected = (nets.perceptual(pictures, truth) + 5e-3 * (gap * landmark_weights(3.0, 2.0)).sum(1)).mean()
     expected = float(expected + 1e-4 * (ws[1] - ws[0]).square().sum() / 2)
-    found = score.objective_to_truth(nets, nets.generator, ws, frames[:2], sides.paper, [[0, 1]])
+    aim, maps = score.towards_truth(nets, shot, CPU)
+    found = score.objective(nets, nets.generator, ws, aim, sides.paper, maps, [[0, 1]]).mean()
     assert found == pytest.approx(expected, rel=1e-3)
-    unknown = dataclasses.replace(frames[:2], truth=None)
-    assert np.isnan(score.objective_to_truth(nets, nets.generator, ws, unknown, sides.paper, [[0, 1]]))
+    assert score.objective_of_pictures(nets, shot.truth, aim, sides.paper, maps) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_shot_without_a_true_take_has_its_objective_all_the_same(nets, frames, sides):
+    shot = dataclasses.replace(frames[:2], truth=None)
+    wanted = plain.target_maps(nets, shot, "shifted", 1.0, CPU)
+    codes = {"a": (nets.generator, torch.zeros(2, nets.generator.num_ws, 512))}
+    found = compare.objectives(sides, shot, wanted, [], codes)
+    assert found["objective"]["a"] > 0 and found["objective"]["unedited"] > 0
+    assert np.isnan([found["objective"]["truth"], *found["objective_to_truth"].values()]).all()
 
 
 def test_shifted_targets_are_those_that_b_follows(nets, frames):
@@ -188,8 +197,8 @@ def test_ratios_outcome_and_report(sides, tmp_path):
         assert seconds["total"] == pytest.approx(sum(seconds[s] for s in compare.STAGES), rel=0.5)
         assert flops["total"] == pytest.approx(sum(flops[s] for s in compare.STAGES))
     made = compare.outcome(sides, plan)
-    assert set(made["objective"]) == {"a", "b", "start", "truth"}
-    assert set(made["objective_to_truth"]) == {"a", "b", "start"}
+    assert set(made["objective"]) == {"a", "b", "start", "unedited", "truth"}
+    assert set(made["objective_to_truth"]) == {"a", "b", "start", "unedited"}
     assert np.isfinite([*made["objective"].values(), *made["objective_to_truth"].values()]).all()
     assert made["psnr"]["unedited"] > 0 and np.isnan(made["f_ld"]["a"])  # no second landmark net here
     found |= {"outcome_frames": made.pop("frames"), **made, "peak_tflops": 1.0}

@@ -19,11 +19,12 @@ from hdtalk.audio import read_audio
 from hdtalk.errors import InputError, UsageError
 from hdtalk.job import array_hash
 from hdtalk.media import probe, read_frames
+from hdtalk.options import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from scripts.tables.baselines import paste_mouth, similarity, write_mouth_paste, write_unedited  # noqa: E402
-from scripts.tables.runner import Bench, ours, run_table, unedited  # noqa: E402
+from scripts.tables.runner import Bench, options_of_row, ours, run_table, unedited  # noqa: E402
 from scripts.tables.testset import Item, is_filmed, read_items, write_listing, write_take  # noqa: E402
 
 
@@ -79,6 +80,12 @@ def test_listings_survive_and_damage_is_named(tiny_shot, tmp_path):
     item = Item("one", tmp_path / "s.mp4", tmp_path / "t.wav", tmp_path / "u.mp4", "happy:0.5", tmp_path / "a.npz")
     write_listing(tmp_path, [item, item], "a test")
     assert read_items(tmp_path) == [item, item] and read_items(tmp_path, 1) == [item]
+    other = replace(item, clip="T001_sad")
+    write_listing(tmp_path, [item, other, item], "tiny")
+    assert read_items(tmp_path, patterns=["T00[15]_*"]) == [other]
+    assert read_items(tmp_path, 2, [item.clip, "T00[15]_*"]) == [item, other]
+    with pytest.raises(UsageError, match=r"--clips \*happy: no clip of .* for example " + item.clip):
+        read_items(tmp_path, patterns=["T001_sad", "*happy"])
     assert (
         "a.npz" in (tmp_path / "testset.json").read_text()
         and str(tmp_path) not in (tmp_path / "testset.json").read_text()
@@ -170,6 +177,14 @@ def test_a_whole_table_scores_every_method_and_keeps_what_is_made(small_set, tin
     again = run_table(methods, items, bench, {"other's": small_set}, crop="full")
     assert made.stat().st_mtime_ns == stamp
     assert again.scores["other's"]["PSNR"] == np.inf and again.scores["ours"] == result.scores["ours"]
+
+
+def test_settings_of_the_user_leave_a_row_what_it_is_named_after(tmp_path):
+    bench = Bench(tmp_path, options=(("invert.steps", 20), ("stitch.steps", 3), ("seed", 5)))
+    bare = resolve(options_of_row({"invert.steps": 0, "invert.passes": 0}, bench))
+    assert (bare.invert.steps, bare.stitch.steps, bare.seed) == (0, 3, 5)
+    paper = resolve(options_of_row({"preset": "paper", "invert": {"passes": 0, "batch_size": 7}}, bench))
+    assert (paper.preset, paper.invert.passes, paper.invert.batch_size, paper.invert.steps) == ("paper", 0, 7, 20)
 
 
 def test_of_some_frames_the_papers_procedure_makes_only_these(small_set, tiny_bundle_folder, tmp_path):

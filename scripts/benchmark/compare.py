@@ -179,12 +179,7 @@ def outcome(sides: Sides, plan: Plan, report: Callable[[str], None] = lambda _: 
     codes = {
         "a": (generator, ws), "b": (made.generator, made.ws[rows]), "start": (made.generator, made.pivots[rows])
     }  # fmt: skip
-    given = sides.paper, wanted, groups
-    found["objective"] = {k: float(score.objective(networks, *code, few, *given).mean()) for k, code in codes.items()}
-    found["objective_to_truth"] = {
-        k: score.objective_to_truth(networks, *code, few, sides.paper, groups) for k, code in codes.items()
-    }
-    found["objective"]["truth"] = score.objective_of_truth(networks, few, sides.paper, wanted)
+    found |= objectives(sides, few, wanted, groups, codes)
     found["reconstruction_db"] = {
         "a": score.reconstruction_db(generator, pivots, few.crops),
         "b": score.reconstruction_db(made.generator, made.pivots[rows], few.crops),
@@ -197,6 +192,22 @@ def outcome(sides: Sides, plan: Plan, report: Callable[[str], None] = lambda _: 
     found["whole_shot_b"] = everything
     found["curves"] = curves
     found["inversion_of_a"] = "run to its end" if plan.outcome == "complete" else "B's (A's own is timed only)"
+    return found
+
+
+def objectives(sides: Sides, few: Shot, wanted: torch.Tensor, groups, codes: dict[str, tuple]) -> dict[str, Any]:
+    """Equation (5) of these codes (generator, ws), of the unedited shot and of the true take, towards the targets, and
+    with the true take in the place of source and targets; nan where there is none."""
+    networks, paper, known = sides.networks, sides.paper, few.truth is not None
+    aims = {"objective": (few, wanted)}
+    aims |= {"objective_to_truth": score.towards_truth(networks, few, sides.device)} if known else {}
+    found: dict[str, Any] = {"objective_to_truth": dict.fromkeys([*codes, "unedited"], float("nan"))}
+    for name, (aim, maps) in aims.items():
+        given = aim, paper, maps
+        found[name] = {k: float(score.objective(networks, *code, *given, groups).mean()) for k, code in codes.items()}
+        found[name]["unedited"] = score.objective_of_pictures(networks, few.crops, *given)
+    true = score.objective_of_pictures(networks, few.truth, few, paper, wanted) if known else float("nan")
+    found["objective"]["truth"] = true
     return found
 
 

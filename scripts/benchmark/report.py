@@ -5,10 +5,10 @@ Keys of the JSON, A being the paper's procedure and B the preset that is measure
 `ratio.{total,optimise,invert,stitch}`: seconds per frame of A over B, median of the rounds; `ratio_spread`: least and
 greatest. `seconds_per_frame.{a,b}`: per stage, and B's parts. `memory_gb.{a,b}`. `flops_per_frame.{a,b}`;
 `peak_tflops`: of a matrix product in B's precision; `floor_share.{a,b}`: time of the operations at that peak over the
-measured time. `objective.{a,b,start,truth}`: equation (5), also of the true take itself;
-`objective_to_truth.{a,b,start}`: with the true take in the source's place; `f_ld`, `m_ld`, `psnr`, `ssim` with
-`{a,b,unedited}`, against the true take; null where not measured. `profile`, `by_batch_ms`, `by_resolution_ms`,
-`by_length_s`; `curves`; `setting`.
+measured time. `objective.{a,b,start,unedited,truth}`: equation (5), also of pictures that need no code, the unedited
+shot's and the true take's; `objective_to_truth.{a,b,start,unedited}`: with the true take in the source's place; `f_ld`,
+`m_ld`, `psnr`, `ssim` with `{a,b,unedited}`, against the true take; null where not measured. `profile`, `by_batch_ms`,
+`by_resolution_ms`, `by_length_s`; `curves`; `setting`.
 """
 
 import json

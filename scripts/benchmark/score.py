@@ -47,31 +47,26 @@ def objective(
 
 
 @torch.no_grad()
-def objective_to_truth(
-    networks: Networks, generator, ws: torch.Tensor, shot: Shot, paper: EditConfig, groups: list[list[int]]
+def objective_of_pictures(
+    networks: Networks, pictures: np.ndarray, shot: Shot, paper: EditConfig, wanted: torch.Tensor
 ) -> float:
-    """Equation (5) with the true take in the place of what stands for it: of the source that LPIPS compares with, and
-    of the target heat maps, the net's answers to it. The mean over the frames; nan without a true take."""
-    if shot.truth is None:
-        return float("nan")
-    wanted = torch.cat([plain.heatmaps(networks.landmarker, to_images(true[None], ws.device)) for true in shot.truth])
-    true = dataclasses.replace(shot, crops=shot.truth)
-    return float(objective(networks, generator, ws, true, paper, wanted, groups).mean())
+    """What pictures uint8 `[n, 3, R, R]` that need no code score in equation (5), smoothness aside, their mean. Of the
+    true take: a procedure that ends below has fitted the landmark net, not the face."""
+    weights = landmark_weights(paper.optimise.mouth_weight, paper.optimise.eyes_weight).to(wanted.device)
+    made, source = (to_images(crops, wanted.device) for crops in (pictures, shot.crops))
+    values = []
+    for row in range(len(made)):
+        given = made[row : row + 1], source[row : row + 1], wanted[row : row + 1], weights, paper
+        values.append(plain.objective(networks, None, *given, lambda _, picture: picture))
+    return float(torch.cat(values).mean())
 
 
 @torch.no_grad()
-def objective_of_truth(networks: Networks, shot: Shot, paper: EditConfig, wanted: torch.Tensor) -> float:
-    """What the true take itself scores in equation (5), smoothness aside, the mean over its frames; nan without one.
-    A procedure that ends below has fitted the landmark net, not the face."""
-    if shot.truth is None:
-        return float("nan")
-    weights = landmark_weights(paper.optimise.mouth_weight, paper.optimise.eyes_weight).to(wanted.device)
-    source, truth = (to_images(crops, wanted.device) for crops in (shot.crops, shot.truth))
-    values = []
-    for row in range(len(source)):
-        given = truth[row : row + 1], source[row : row + 1], wanted[row : row + 1], weights, paper
-        values.append(plain.objective(networks, None, *given, lambda _, picture: picture))
-    return float(torch.cat(values).mean())
+def towards_truth(networks: Networks, shot: Shot, device: torch.device) -> tuple[Shot, torch.Tensor]:
+    """(Shot, heat maps) for equation (5) with the true take in the place of what stands for it: of the source that
+    LPIPS compares with, and of the target heat maps, the net's answers to it."""
+    maps = [plain.heatmaps(networks.landmarker, to_images(true[None], device)) for true in shot.truth]
+    return dataclasses.replace(shot, crops=shot.truth), torch.cat(maps)
 
 
 def scores(networks: Networks, pictures: np.ndarray, shot: Shot) -> dict[str, float]:

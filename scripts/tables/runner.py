@@ -64,7 +64,7 @@ def ours(**options: Any) -> Method:
 
 
 def _edit(bench: Bench, item: Item, output: Path, options: dict[str, Any]) -> None:
-    given = options | dict(bench.options)
+    given = options_of_row(options, bench)
     if bench.exact:
         given |= {"track": _exact(item, item.track), "landmarks": _exact(item, item.target)}
     elif bench.label and item.emotion:
@@ -74,6 +74,13 @@ def _edit(bench: Bench, item: Item, output: Path, options: dict[str, Any]) -> No
         job = bench.job(item, "_{}_{}".format(*frames))
         speech, given = _part_of(bench, item, given, frames)
     edit_video(item.source, speech, output, bundle=bench.bundle, device=bench.device, job=job, overwrite=True, **given)
+
+
+def options_of_row(options: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    """What a row of these options asks of `edit_video`: preset and whole stages first, then the user's settings, and at
+    last the row's single settings, so that "without tuning" stays without."""
+    own = {name: value for name, value in options.items() if "." in name}
+    return {name: options[name] for name in options.keys() - own} | dict(bench.options) | own
 
 
 def _frames_made(options: dict[str, Any], bench: Bench) -> tuple[int, int] | None:
@@ -190,6 +197,7 @@ def table_command(name: str, methods: dict[str, Method], about: str) -> click.Co
     @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the methods' videos.")
     @click.option("--only", multiple=True, type=click.Choice(list(methods)), help="Only these methods.")
     @click.option("--add", multiple=True, metavar="NAME=FOLDER", help="Score another method's CLIP.mp4 files too.")
+    @click.option("--clips", multiple=True, metavar="PATTERN", help="Only clips named like T00[02]_*. Repeatable.")
     @click.option("--limit", default=0, type=click.IntRange(0), help="Only the first N clips.")
     @click.option("--frames", metavar="FIRST:STOP", help="Only these of each clip; --preset paper makes no others.")
     @click.option("--exact", is_flag=True, help="Drive by the renderer's landmarks instead of by the speech.")
@@ -201,9 +209,9 @@ def table_command(name: str, methods: dict[str, Method], about: str) -> click.Co
     @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write method -> column -> value.")
     @click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="Write the table.")
     def command(
-        data, out, only, add, limit, frames, exact, emotion_from_voice, crop, bundle, device, settings, **files
+        data, out, only, add, clips, limit, frames, exact, emotion_from_voice, crop, bundle, device, settings, **files
     ):
-        items = read_items(data, limit)
+        items = read_items(data, limit, clips)
         options = tuple((name, _value(text)) for name, text in split_settings(settings).items())
         resolve(dict(options))  # mistakes are named before any work
         span = _frame_span(frames) if frames else None

@@ -1,7 +1,9 @@
 """The clips that a table is made of: from a rendered test set, from MEAD, or from HDTF clips."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -64,12 +66,13 @@ def is_filmed(points: Path, facts: dict) -> bool:
     return True
 
 
-def read_items(folder: Path, limit: int = 0) -> list[Item]:
-    """The items of a folder that make_testset, prepare_mead or prepare_hdtf made.
+def read_items(folder: Path, limit: int = 0, patterns: Sequence[str] = ()) -> list[Item]:
+    """The items of a folder that make_testset, prepare_mead or prepare_hdtf made: those whose clip's name fits one of
+    the patterns (`T00[02]_*`), and of these the first `limit`; 0: all.
 
     MEAD: every official test take seen from the front, edited out of the actor's first neutral take; head motion is
     not shared, so image columns say little there. HDTF: every clip re-voiced with its own sound, so the unedited
-    source is the truth itself. Raises InputError for any other folder.
+    source is the truth itself. Raises InputError for any other folder, UsageError for a pattern that nothing fits.
     """
     if (folder / LISTING).is_file():
         items = _listed(folder)
@@ -79,6 +82,11 @@ def read_items(folder: Path, limit: int = 0) -> list[Item]:
         items = _mead(folder)
     if not items:
         raise InputError(f"{folder}: no clip that a table could be made of. Expected what scripts/make_testset makes.")
+    for pattern in patterns:
+        if not any(fnmatchcase(item.clip, pattern) for item in items):
+            raise UsageError(f"--clips {pattern}: no clip of {folder} is named so, but for example {items[0].clip}.")
+    if patterns:
+        items = [item for item in items if any(fnmatchcase(item.clip, pattern) for pattern in patterns)]
     return items[:limit] if limit else items
 
 

@@ -9,7 +9,13 @@ from hdtalk.errors import DISK_FULL, HDTalkError, ResourceError, Stopped
 
 class OneLineErrors:
     """Makes HDTalk's errors, a full disk, unusable paths, spent memory and Ctrl-C of a click command one line, which
-    begins with its name, and their exit code; where it has a parameter `debug` and that is set, a traceback."""
+    begins with its name, and their exit code; where it has a parameter `debug` and that is set, a traceback. Refuses
+    empty arguments."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "" in args:  # a folder to pathlib, the present one
+            raise click.UsageError("An argument is empty. Is a variable of the shell not set?", ctx)
+        return super().parse_args(ctx, args)  # type: ignore[misc]
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

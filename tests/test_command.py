@@ -64,3 +64,9 @@ def test_a_defect_keeps_its_traceback():
 
 def test_debug_shows_where_it_failed():
     assert ends(Command, InputError("talk.mp4: no face."), "--debug") == (1, "")
+
+
+def test_empty_arguments_are_refused():
+    """pathlib would take an unset variable for the present folder."""
+    assert ends(Command, ZeroDivisionError(), "")[0] == 2
+    assert "argument is empty" in ends(ResumableCommand, ZeroDivisionError(), "--debug", "")[1]

@@ -30,7 +30,7 @@ from hdtalk.audio_bands import (
 from hdtalk.config import AudioConfig
 from hdtalk.data import SpeechFeatures
 from hdtalk.errors import InputError
-from hdtalk.soundtrack import has_sound, resampled, sound_offset_s
+from hdtalk.soundtrack import decode_audio, has_sound, open_audio, resampled
 from hdtalk.windows import FRAME_SAMPLES, ROW_SAMPLES, SAMPLE_RATE, mfcc_windows, num_video_frames, silent_frames
 
 logger = logging.getLogger(__name__)
@@ -47,10 +47,11 @@ _FORMATS = (
 
 def read_shot_speech(video: str | os.PathLike, start_s: float = 0.0, stop_s: float = math.inf) -> SpeechFeatures | None:
     """What is said in a shot itself, or None where there is not a second of speech or no sound that can be read."""
-    stop = None if stop_s == math.inf else round(stop_s * SAMPLE_RATE)
+    stop_s = min(stop_s, start_s + AudioConfig().max_duration_s)
     try:
-        speech = read_speech(read_shot_audio(video)[round(start_s * SAMPLE_RATE) : stop], warn=False)
-    except InputError:
+        speech = read_speech(read_shot_audio(video, start_s, stop_s), warn=False)
+    except InputError as error:
+        logger.info("%s", error)
         return None
     return speech if (~speech.silent).sum() * ROW_SAMPLES >= SAMPLE_RATE else None
 
@@ -94,12 +95,19 @@ def read_audio(source: str | os.PathLike) -> np.ndarray:
     return np.concatenate([*_decode(Path(source)), np.zeros(0, np.float32)])
 
 
-def read_shot_audio(video: str | os.PathLike) -> np.ndarray:
-    """The same, counted from the video's first picture: sound before that is left out, and silence stands where there
-    is none yet. Raises InputError."""
-    samples = read_audio(video)
-    ahead = round(min(sound_offset_s(video), AudioConfig().max_duration_s) * SAMPLE_RATE)
-    return np.concatenate([np.zeros(max(ahead, 0), np.float32), samples[max(-ahead, 0) :]])
+def read_shot_audio(video: str | os.PathLike, start_s: float = 0.0, stop_s: float = math.inf) -> np.ndarray:
+    """The sound of this part of a video, float32 mono `[samples]` at 16 kHz, counted from its first picture: sound
+    before that is left out, and silence stands where there is none yet. Nothing else is held. Raises InputError."""
+    left, blocks = (stop_s - start_s) * SAMPLE_RATE, []
+    with open_audio(video) as container:
+        for block in decode_audio(container, SAMPLE_RATE, start_s):
+            blocks.append(block.mean(0)[: None if left == math.inf else max(0, round(left))])
+            left -= block.shape[1]
+            if left <= 0:
+                break
+    if not blocks:
+        raise InputError(f"{video}: there is no sound from {start_s:.2f} s on.")
+    return np.concatenate(blocks)
 
 
 def mfcc(signal: np.ndarray) -> np.ndarray:

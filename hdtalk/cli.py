@@ -156,23 +156,30 @@ def weights_verify(names: tuple[str, ...]) -> None:
     """Compare installed files with their recorded hashes: of bundles, roles or files; without NAMES, of all."""
     from hdtalk import weights as library
 
-    entries = list(library.installed_files())
-    with contextlib.suppress(HDTalkError):
-        entries += library.load_bundle("demo").files.values()
+    entries, damage = list(library.installed_files()), ""
+    if (library.demo_folder() / "bundle.json").is_file():
+        try:
+            entries += library.load_bundle("demo").files.values()
+        except WeightsError as error:
+            damage = str(error)
     wanted = [(folder, entry) for folder, entry in entries if not names or _names_of(folder, entry) & set(names)]
     known = {name for folder, entry in entries for name in _names_of(folder, entry)}
-    if unknown := [name for name in names if name not in known]:
+    unknown = [name for name in names if name not in known]
+    if unknown and not damage:
         raise WeightsError(f"{', '.join(unknown)}: nothing installed by that name. Try `hdtalk weights list`.")
-    failures = []
+    failures, num_files = 0, len(wanted)
+    if damage and (unknown or not names):  # what a bundle holds is unknown where its list is damaged
+        failures, num_files = 1, num_files + 1
+        click.echo(f"damaged  {damage}")
     for folder, entry in wanted:
         try:
             library.verify(folder, entry)
             click.echo(f"ok       {folder / entry.file}")
         except HDTalkError as error:
-            failures.append(folder / entry.file)
+            failures += 1
             click.echo(f"damaged  {error}")
     if failures:
-        raise WeightsError(f"{len(failures)} of {len(wanted)} files are damaged. Remove them and fetch them again.")
+        raise WeightsError(f"{failures} of {num_files} files are damaged. Remove them and fetch them again.")
 
 
 def _names_of(folder, entry) -> set[str]:
@@ -185,7 +192,7 @@ def weights_path(name: str) -> None:
     """Print where weights lie: the store, or one bundle or file of it."""
     from hdtalk import weights as library
 
-    if name in ("", "ffhq"):
+    if name in ("", "ffhq", "all"):
         click.echo(library.store_folder())
     elif name == "demo":
         click.echo(library.demo_folder())
@@ -194,8 +201,11 @@ def weights_path(name: str) -> None:
     ]:
         click.echo(found[0])
     else:
-        (official,) = library.official_files([name])[:1]
-        click.echo(library.fetch(official, offline=True))
+        official = library.official_files([name])[0]
+        wanted = "ffhq" if official.needed else official.name
+        raise WeightsError(
+            f"{name} is not installed. Try `hdtalk weights fetch {wanted}`, or `hdtalk weights add FILE`."
+        )
 
 
 @weights.command("convert")
@@ -335,7 +345,10 @@ def _stage_options(command):
         ),
         click.option("--seed", type=click.IntRange(0), default=defaults.seed, show_default=True),
         click.option(
-            "--job", type=click.Path(file_okay=False), help="Folder of intermediate results. [default: OUTPUT.job]"
+            "--job",
+            type=click.Path(file_okay=False),
+            help="Folder of intermediate results, of the whole shot: other speech over it re-uses its inversion. "
+            "[default: OUTPUT.job]",
         ),
         click.option(
             "--resume/--restart", default=True, help="Use what the job holds, or forget it. [default: resume]"

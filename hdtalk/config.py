@@ -25,7 +25,8 @@ class MediaConfig:
     pixel_format: str = "auto"  # yuv420p; yuv444p where the width or height is odd
     audio_bitrate_per_channel: int = 96_000
     max_pixels: int = 8192 * 4320
-    max_lost_fraction: float = 0.1  # of the frames read so far may be undecodable; the nearest good one stands in
+    max_lost_fraction: float = 0.1  # of the frames read at once, or of 10 s, may be damaged; the nearest good one
+    # stands in
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ class InvertConfig:
     refine_every: int = 4  # every so many frames after it; those between go along
     refine_rate: float = 0.05  # step size of both, in standard deviations of w
     refine_pull: float = 1e-3  # of each pivot's layers towards their mean
-    pivot_rate: float = 0.03  # step size of the pivots while the generator is tuned, in the same unit; 0: they stay
+    pivot_rate: float = 0.03  # step size of the pivots while the generator is tuned, in the same unit; 0: they stay,
+    # as those of shots of more than 1000 frames do
     mouth_pixels: float = 4.0  # weight of L2 on mouth and lips over the rest
     steps: int = 230  # of the generator, batched, whatever the length of the shot
     passes: int = 0  # over all frames, one frame a step; replaces `steps` when positive
@@ -180,7 +182,7 @@ class SpeechConfig:
     shot_emotion: bool = True  # emotion that the shot's own voice has too is on the person's face already
     strength: float = 1.0  # factor on the displacements
     own_words: float = 0.5  # share of the person's habit that the new words get: of what the shot's own words,
-    # predicted, constantly miss of the mouth that says them; 0: none
+    # predicted, constantly miss of the mouth that says them; 0: none, and lips open as predicted
     own_words_heard: tuple[float, float] = (0.3, 0.6)  # if the lips' gap correlates with the prediction: not, fully
     opening_prior: float = 0.3  # own words tell how far the lips open, too: as predicted, until the squares of their
     # predicted gaps, in face units, have this sum
@@ -213,6 +215,8 @@ class EditConfig:
     audio_shorter: str = "trim"  # trim: the video ends with the speech | silence: it goes on with the mouth closed
     trim_start: float = 0.0  # s
     trim_end: float = 0.0  # s after the shot's start; 0: its end
+    spare_s: float = 10.0  # of a shot that outlasts the speech, once to twice so much more is worked on, for its
+    # mouths; with a --job that other speech may use, all of it
     audio_mix: str = ""  # "keep-background:DB" puts the source's own sound, changed by DB, under the speech
     overwrite: bool = False
     compare: bool = False

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hdtalk.crop import crop_faces
+from hdtalk.device import resolve_device
 from hdtalk.errors import InputError, UsageError
 from hdtalk.evaluate import Pair, evaluate, face_boxes
 from hdtalk.instruments import installed_instruments
@@ -73,7 +74,7 @@ def run_demo(
         progress=progress,
         **{"compare": True, "overwrite": True, **options},
     )
-    instruments = installed_instruments("demo")
+    instruments = installed_instruments("demo", resolve_device(device))
     made = {"edited": edit.output, "unedited": at["video"]}
     scores = evaluate({m: [Pair(name, path, at["other_video"])] for m, path in made.items()}, instruments)
     sheet = out / f"{name}_sheet.png"

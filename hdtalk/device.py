@@ -1,11 +1,13 @@
 """Where and in which precision the networks run, and what running out of memory looks like."""
 
 import contextlib
-import functools
 
 import torch
 
 from hdtalk.errors import UsageError
+
+# in errors that are not of PyTorch's own kind: those of the CPU's allocator, of the driver, of cuBLAS and cuDNN
+OUT_OF_MEMORY = ("allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -30,7 +32,7 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
         if name not in known:
             raise UsageError(f"--precision {name}: unknown. Known: auto, {', '.join(known)}.")
         return known[name]
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bfloat16()
+    native = _gpu_multiplies_bfloat16(device) if device.type == "cuda" else _cpu_multiplies_bfloat16()
     return torch.bfloat16 if native else torch.float32
 
 
@@ -44,11 +46,13 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
-@functools.cache
+def _gpu_multiplies_bfloat16(device: torch.device) -> bool:
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def _cpu_multiplies_bfloat16() -> bool:
-    capability = torch.backends.cpu.get_cpu_capability()
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    return bool(supported()) and (capability.startswith("AVX512") or capability.startswith("AMX"))
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -93,6 +93,14 @@ def track_face(
     return FaceTrack(smoothed.astype(np.float32), present, np.where(seen, confidence, 0), tuple(cuts), len(people))
 
 
+def known_track(landmarks_px: np.ndarray) -> FaceTrack:
+    """The track of landmarks that are known in every frame, `[T,68,2]`: where they jump as people do not, a new shot
+    begins."""
+    boxes = np.concatenate([landmarks_px.min(1), landmarks_px.max(1)], axis=1)  # [T, 4]
+    cuts = [t for t in range(1, len(boxes)) if _jumps(boxes[t - 1 : t], boxes[t : t + 1])]
+    return FaceTrack(landmarks_px, np.ones(len(landmarks_px), bool), cuts=tuple(cuts))
+
+
 def no_landmarks(name: str, confidence: float, config: FaceConfig = DEFAULTS) -> str:
     """What is said where the detector sees a face, and the landmarker sees none."""
     return (

@@ -69,11 +69,18 @@ class LandmarkCodes:
         shown_px = (shown.reshape(-1, 68, 2) + self._mean_px).astype(np.float32)
         return codes.reshape(-1, *self._code_shape).to(pivots.device), shown_px
 
+    def beyond_reach(self, target_px: np.ndarray) -> np.ndarray:
+        """Which targets `[n, 68, 2]` are drawn in, bool `[n]`: the shot hardly says how they look."""
+        return self._shares_in_reach(self._features(target_px)) < 1
+
     def _within_reach(self, target_px: np.ndarray) -> np.ndarray:
         """Kernels of targets, drawn in to what the shot says anything about, `[n, N]`."""
         target = self._features(target_px)
+        return self._kernel(target * self._shares_in_reach(target)[:, None])
+
+    def _shares_in_reach(self, features: np.ndarray) -> np.ndarray:
         reach = self._config.start_reach * self._farthest
-        return self._kernel(target * np.minimum(1, reach / np.linalg.norm(target, axis=1).clip(1e-9))[:, None])
+        return np.minimum(1, reach / np.linalg.norm(features, axis=1).clip(1e-9))
 
     def _features(self, landmarks_px: np.ndarray) -> np.ndarray:
         """Distances from the shot's mean face, the mouth's whole and the others' by `start_weight`, `[n, 136]`."""

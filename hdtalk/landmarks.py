@@ -13,8 +13,9 @@ from hdtalk.config import EditConfig, SpeechConfig
 from hdtalk.data import FaceTrack, SpeechFeatures
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import InputError, UsageError
+from hdtalk.face_landmarks import known_track
 from hdtalk.inputs import read_landmarks, source_name
-from hdtalk.plan import frame_order, used_frames
+from hdtalk.plan import frame_order, frames_looked_at, used_frames
 from hdtalk.store import temporary
 
 Speech = str | os.PathLike | np.ndarray | SpeechFeatures
@@ -91,15 +92,16 @@ def speak_shot(
     other = None if emotion_from is None else audio.read_speech(emotion_from, warn=False)
     known_px = read_landmarks(track)
     first, stop = used_frames(info, config)
+    if known_px is not None and len(known_px) != stop - first:
+        name = source_name(known_px if track is None else track)
+        raise InputError(f"{name}: {len(known_px)} frames of landmarks for {stop - first} frames of {video}.")
+    wanted = audio.num_video_frames(features, info.fps)
+    order = frame_order(stop - first, wanted, config.audio_longer, config.audio_shorter)
+    stop = first + frames_looked_at(order, stop - first, info, config)
     if known_px is None:
         face = _track(video, info, (first, stop), models, config, progress)
     else:
-        if len(known_px) != stop - first:
-            name = source_name(known_px if track is None else track)
-            raise InputError(f"{name}: {len(known_px)} frames of landmarks for {stop - first} frames of {video}.")
-        face = FaceTrack(known_px, np.ones(len(known_px), bool))
-    wanted = audio.num_video_frames(features, info.fps)
-    order = frame_order(stop - first, wanted, config.audio_longer, config.audio_shorter)
+        face = known_track(known_px[: stop - first])
     source_px = face.landmarks_px[order]
     spoken_px = predict_landmarks(
         features, source_px, info.fps, model=models.speech, emotion=emotion, emotion_from=other,

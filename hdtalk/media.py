@@ -41,6 +41,7 @@ UNCOUNTABLE_CODECS = ("vp8", "mpeg4", "msmpeg4v3", "vc1")
 UNINDEXED_CONTAINER = "mpeg"  # after a seek, most of its pictures bear times that are guessed anew, and shifted
 MAX_REORDER = 16  # places that B-frames change at most
 UNSPECIFIED = 2
+LOST_WITHIN_S = 10  # damage is judged by at least so much of the video
 MIN_FILLED = 0.8  # of the ticks of a constant rate; the frames that a recorder dropped are repeats
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts")  # what a folder's videos are known by
 CRF_ENCODERS = ("libx264", "libx265", "libsvtav1", "libaom-av1", "libvpx-vp9")  # they know a constant quality
@@ -76,6 +77,7 @@ def read_frames(
         return
     convert = _Converter(scan)
     held, shown_of, lost = None, None, 0
+    allowed = 2 + config.max_lost_fraction * max(len(wanted), min(scan.info.num_frames, LOST_WITHIN_S * scan.info.fps))
     decoded = _decode_from(scan, int(wanted[0]))
     upcoming = next(decoded, None)
     for number, pts in enumerate(wanted, start):
@@ -90,7 +92,7 @@ def read_frames(
             lost += 1
             if lost == 1:
                 log.warning("%s: frame %d is damaged; the nearest readable frame stands in.", path, number)
-            if lost > 2 + config.max_lost_fraction * scan.info.num_frames:
+            if lost > allowed:
                 raise InputError(f"{path}: damaged: too many frames around {number} cannot be decoded. Trim the clip.")
         if shown_of is None or shown_of[0] != nearest.pts:
             shown_of = (nearest.pts, convert(nearest))
@@ -535,6 +537,11 @@ def _give_notice(info: VideoInfo, num_stored: int, num_declared: int) -> None:
         )
     if info.hdr:
         log.warning("%s: HDR; it is tone mapped, and the output is SDR (BT.709).", info.path)
+    if info.pixel_aspect != 1:
+        log.warning(
+            "%s: its pixels are %.3g times as wide as high, and the networks see faces so. Square ones are better.",
+            *(info.path, float(info.pixel_aspect)),
+        )
     if info.interlaced:
         log.warning("%s: interlaced; its two fields stay woven. De-interlaced footage gives better lips.", info.path)
 

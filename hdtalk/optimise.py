@@ -51,11 +51,6 @@ class Frames:
         shown_px = None if self.shown_px is None else self.shown_px[rows]
         return Frames(self.crops[rows], self.pivots[rows], self.source_px[rows], self.target_px[rows], shown_px)
 
-    @property
-    def displacements(self) -> np.ndarray:
-        """How far the landmarks go, in shares of the crop's side, float32 `[n, 136]`."""
-        return ((self.target_px - self.source_px) / self.crops.shape[-1]).reshape(len(self), -1)
-
 
 @dataclass(frozen=True)
 class Solution:
@@ -415,6 +410,7 @@ def shift_heatmaps(heatmaps: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
     theta = torch.zeros(n * landmarks, 2, 3, device=heatmaps.device)
     theta[:, 0, 0] = theta[:, 1, 1] = 1
     theta[:, :, 2] = -cells.reshape(-1, 2) * (2 / side)
-    grid = F.affine_grid(theta, [n * landmarks, 1, side, side], align_corners=False)
+    with torch.autocast(heatmaps.device.type, enabled=False):  # the grid is a matrix product
+        grid = F.affine_grid(theta, [n * landmarks, 1, side, side], align_corners=False)
     maps = heatmaps.reshape(n * landmarks, 1, side, side)
     return F.grid_sample(maps, grid, mode="bicubic", padding_mode="zeros", align_corners=False).reshape_as(heatmaps)

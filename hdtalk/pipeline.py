@@ -69,10 +69,11 @@ def edit_video(
 
     `output`: .mp4, .mov or .mkv, by default VIDEO_edited.mp4 beside the video. `bundle`: "auto", "demo", "ffhq" or a
     folder. `emotion`: NAME or NAME:0..1; `emotion_from`: a recording whose emotion is taken. `job`: folder of the
-    stages' artefacts, by default OUTPUT.job; what it holds for the same inputs and settings is used again; `restart`
-    forgets it. `landmarks`: drive by these instead of by speech, float `[T, 68, 2]` in pixels of the full frame for
-    every output frame (array, .npy, or .npz with `landmarks_px`); the sound is still `speech`. `track`: the same for
-    the source's frames, instead of detecting them. `progress(stage, done, total)` is called as the work goes on.
+    stages' artefacts, by default OUTPUT.job; what it holds for the same inputs and settings is used again, and one that
+    is given holds the whole shot, for other speech (`EditConfig.spare_s`); `restart` forgets it. `landmarks`: drive by
+    these instead of by speech, float `[T, 68, 2]` in pixels of the full frame for every output frame (array, .npy, or
+    .npz with `landmarks_px`); the sound is still `speech`. `track`: the same for the source's frames, instead of
+    detecting them. `progress(stage, done, total)` is called as the work goes on.
     `options`: fields of `hdtalk.config.EditConfig`, see `hdtalk.options.resolve`.
 
     Raises UsageError, InputError, WeightsError, ResourceError or Stopped; the output appears only when it is complete.

@@ -31,6 +31,7 @@ SCORES = {
     "objective_total": "optimisation objective after, mean over frames",
     "loss_lpips": "LPIPS to the inverted frame after optimisation",
     "loss_landmarks": "landmark loss after optimisation",
+    "mouths_beyond_shot": "share of frames whose mouth is beyond what the shot shows",
     "border_before": "boundary loss before stitching",
     "border": "boundary loss after stitching",
 }

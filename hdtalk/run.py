@@ -49,7 +49,16 @@ from hdtalk.memory import keep_large_buffers
 from hdtalk.metrics.ssim import ssim
 from hdtalk.options import resolve
 from hdtalk.outputs import check_outputs
-from hdtalk.plan import CROP_CHUNK, Plan, estimate_bytes, estimate_seconds, frame_order, require_disk, used_frames
+from hdtalk.plan import (
+    CROP_CHUNK,
+    Plan,
+    estimate_bytes,
+    estimate_seconds,
+    frame_order,
+    frames_looked_at,
+    require_disk,
+    used_frames,
+)
 from hdtalk.soundtrack import Soundtrack, open_audio
 from hdtalk.weights import Bundle, load_bundle
 
@@ -135,6 +144,10 @@ class Run:
         elif features is not None:
             wanted = audio.num_video_frames(features, info.fps)
         order = frame_order(stop - first, wanted, config.audio_longer, config.audio_shorter)
+        num_source = stop - first
+        if job is None:  # a job that was asked for serves other speech, too
+            num_source = frames_looked_at(order, num_source, info, config)
+        track_px = None if track_px is None else track_px[:num_source]
         if landmarks_px is not None and len(landmarks_px) < len(order):
             raise InputError(
                 f"{source_name(landmarks)}: {len(landmarks_px)} frames of landmarks for {len(order)} frames of video. "
@@ -144,6 +157,10 @@ class Run:
         notes = [f"{path} is an earlier run's and stays" for path in stale]
         if wanted != stop - first and speech is not None:
             notes.append(_length_note(wanted, stop - first, info, config))
+        if num_source < stop - first:
+            notes.append(
+                f"only the first {num_source} of {stop - first} frames are looked at (spare_s; --job DIR: all)"
+            )
         if config.audio_mix and not info.has_audio:
             notes.append(f"{video} has no sound that could be kept: --audio-mix changes nothing")
         device = resolve_device(device)
@@ -157,24 +174,24 @@ class Run:
             networks.speech  # noqa: B018 (so is one whose speech networks cannot be used)
         keep_large_buffers()
         check_stage_folders(job_folder / stage for stage in STAGES)
-        memory, disk = estimate_bytes(networks, config, stop - first, len(order))
+        memory, disk = estimate_bytes(networks, config, num_source, len(order))
         require_disk(job_folder, disk - held_bytes(job_folder, STAGES))
         seconds = {}
         if estimate:
-            notes += _look_for_faces(video, first, stop, networks, config) if track_px is None else []
-            seconds = estimate_seconds(networks, config, stop - first, len(order), device, dtype)
+            notes += _look_for_faces(video, first, first + num_source, networks, config) if track_px is None else []
+            seconds = estimate_seconds(networks, config, num_source, len(order), device, dtype)
             if speech is None:
                 seconds = {stage: seconds[stage] for stage in ("faces", "inversion", "writing")}
         plan = Plan(
             str(video), str(speech or landmarks or ""), str(output), str(job_folder), info, networks.name,
-            networks.resolution, str(device), str(dtype).removeprefix("torch."), stop - first, order, seconds, memory,
+            networks.resolution, str(device), str(dtype).removeprefix("torch."), num_source, order, seconds, memory,
             disk, tuple(notes),
         )  # fmt: skip
         for note in notes:
             log.info(note)
         return cls(
             config, video, None if speech is None else Path(speech), features, output, job_folder, info, first,
-            stop - first, order, networks, device, dtype, landmarks_px, track_px, progress or (lambda *_: None),
+            num_source, order, networks, device, dtype, landmarks_px, track_px, progress or (lambda *_: None),
             plan, {}, emotion=emotion, emotion_from=emotion_from,
             names={k: source_name(v) for k, v in (("landmarks", landmarks), ("track", track)) if v is not None},
         )  # fmt: skip
@@ -187,7 +204,7 @@ class Run:
             if self.track_px is not None:
                 inputs["track"] = array_hash(self.track_px)
             inputs |= self._hashes("detector", "landmarker")
-            stage = self.job.stage("faces", inputs=inputs, config=self.config.faces)
+            stage = self.job.stage("faces", inputs=inputs, config=self.config.faces, version=2)
             if not stage.complete:
                 track = self._track_faces()
                 arrays = {"landmarks_px": track.landmarks_px, "present": track.present}
@@ -220,12 +237,12 @@ class Run:
             missing = [number for number in range(len(chunks)) if number not in stage.chunks]
             for number in missing:
                 span = self.first + chunks[number][0], self.first + chunks[number][-1] + 1
-                frames = media.read_frames(self.video, *span, self.config.media)
-                made = []
-                for row, frame in enumerate(read_ahead(frames), chunks[number][0]):
-                    if face.present[row]:
-                        made.append(crop.crop_face(frame, track.quads_px[row], track.resolution))
-                stage.save(number, {"crops": to_crops(torch.from_numpy(np.stack(made)))})
+                frames = enumerate(
+                    read_ahead(media.read_frames(self.video, *span, self.config.media)), chunks[number][0]
+                )
+                shown = (frame for row, frame in frames if face.present[row])
+                made = crop.crop_faces(shown, track.quads_px[chunks[number]], track.resolution)
+                stage.save(number, {"crops": made})
                 self.report("crops", int(chunks[number][-1]) + 1, self.num_source)
             if not stage.complete:
                 stage.finish()
@@ -301,10 +318,11 @@ class Run:
         codes = None
         if config.joint and space.name == "shot":
             codes = LandmarkCodes(shot_px, inversion.pivots[sample], crops.track.resolution, config)
+        too_short = config.latent_space == "shot" != space.name  # codes stay near the pivots, and pictures are bent
 
         def frames(rows: np.ndarray) -> optimise.Frames:
-            pivots = inversion.pivots[place[rows]].to(self.device)
-            return optimise.Frames(crops.read(place[rows]), pivots, source_px[rows], target_px[rows])
+            pivots, shown_px = inversion.pivots[place[rows]].to(self.device), source_px[rows] if too_short else None
+            return optimise.Frames(crops.read(place[rows]), pivots, source_px[rows], target_px[rows], shown_px)
 
         inputs = {"inversion": inversion.content_hash, **self._landmark_hashes(targets), "precision": str(self.dtype)}
         inputs |= {"seed": str(self.config.seed), **self._hashes("landmarker", "perceptual")}
@@ -359,6 +377,14 @@ class Run:
         scores = {
             f"objective_{name}" if name in ("total", "start") else f"loss_{name}": v for name, v in stage.table.items()
         }
+        beyond = 1.0 if too_short else 0.0 if codes is None else float(codes.beyond_reach(target_px).mean())
+        if beyond > 0.5:
+            log.warning(
+                "%s: %.0f %% of the wanted mouths are beyond what the shot shows of this mouth, and come out soft. "
+                "A shot in which the person speaks gives better ones.",
+                *(self.video, 100 * beyond),
+            )
+        scores["mouths_beyond_shot"] = round(beyond, 4)
         return Followed(outputs, stage, [outputs[rows] for rows in groups], scores)
 
     def stitch(self, crops: Crops, inversion: Inversion, targets: Targets, followed: Followed) -> Stitched:
@@ -519,7 +545,7 @@ class Run:
 
     def _track_faces(self) -> FaceTrack:
         if self.track_px is not None:
-            return FaceTrack(self.track_px, np.ones(len(self.track_px), bool))
+            return face_landmarks.known_track(self.track_px)
         return face_landmarks.track_face(
             lambda start, stop: media.read_frames(self.video, self.first + start, self.first + stop, self.config.media),
             self.num_source,
@@ -527,9 +553,15 @@ class Run:
             self.bundle.detector,
             self.bundle.landmarker,
             self.config.faces,
-            str(self.video),
+            self._looked_at(),
             lambda done, total: self.report("faces", done, total),
         )
+
+    def _looked_at(self) -> str:
+        """The video's name, and which part of it, where that is not all that was asked for."""
+        end = used_frames(self.info, self.config)[1]
+        last = self.first + self.num_source
+        return str(self.video) if last == end else f"{self.video}, frames {self.first} to {last - 1} (see --trim-start)"
 
     def _part_of(self, stage: str, done: int, total: int) -> Callable[[int, int], None]:
         """Progress of a part of a stage that begins when `done` of `total` are."""
@@ -729,17 +761,19 @@ def _sample(crops: Crops, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
     return sample, crop.landmarks_to_crop(targets.face_px[rows], crops.track.quads_px[rows], crops.track.resolution)
 
 
-def _look_for_faces(
-    video: Path, first: int, stop: int, bundle: Bundle, config: EditConfig, looks: int = 5
-) -> list[str]:
-    """Notes on how many of a few frames show a face. Raises `InputError` when none does."""
-    found, most, surest = 0, 0, 0.0
-    places = np.unique(np.linspace(first, stop - 1, looks).round().astype(int))
-    for place in places:
-        frame = next(media.read_frames(video, int(place), int(place) + 1, config.media))
-        count, confidence = face_landmarks.look_at_frame(frame, bundle.detector, bundle.landmarker, config.faces)
-        most, surest = max(most, count), max(surest, confidence)
-        found += count > 0 and confidence >= config.faces.min_confidence
+def _look_for_faces(video: Path, first: int, stop: int, bundle: Bundle, config: EditConfig) -> list[str]:
+    """Notes on how many of a few frames show a face; where none does, more are looked at. Raises `InputError` when none
+    of these does either."""
+    for looks in (5, 40):
+        found, most, surest = 0, 0, 0.0
+        places = np.unique(np.linspace(first, stop - 1, looks).round().astype(int))
+        for place in places:
+            frame = next(media.read_frames(video, int(place), int(place) + 1, config.media))
+            count, confidence = face_landmarks.look_at_frame(frame, bundle.detector, bundle.landmarker, config.faces)
+            most, surest = max(most, count), max(surest, confidence)
+            found += count > 0 and confidence >= config.faces.min_confidence
+        if found:
+            break
     if most and not found:
         raise InputError(face_landmarks.no_landmarks(str(video), surest, config.faces))
     if not found:

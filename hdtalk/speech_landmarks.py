@@ -1,6 +1,7 @@
 """Speech features and a shot's landmarks -> the landmarks of the same person, in the same pose, saying the new words.
 
-Displacements from the speech move the person's own neutral face; the alignment network turns it to each frame's pose.
+Displacements from the speech move the person's own neutral face, which is turned to each frame's pose: by a map that is
+fitted to the shot with the alignment network's support, or (`carry` off, as published) by that network alone.
 Nothing here grows with the length of the speech except the landmarks themselves.
 """
 

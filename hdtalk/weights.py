@@ -90,10 +90,13 @@ class Bundle:
     speech = cached_property(lambda self: self._load("speech"))
     identity = cached_property(lambda self: self._load("identity"))
 
-    @property
+    @cached_property
     def hashes(self) -> dict[str, str]:
-        """Role -> sha256 of the file that serves it, as recorded (run manifests quote these)."""
-        return {role: entry.sha256 for role, (_, entry) in self.files.items()}
+        """Role -> sha256 of the file that serves it, as recorded, or of what is there (run manifests quote these)."""
+        return {
+            role: entry.sha256 or (file_hash(folder / entry.file) if self.has(role) else "")
+            for role, (folder, entry) in self.files.items()
+        }
 
     def has(self, role: str) -> bool:
         """Whether a file for `role` is there (it may still turn out damaged)."""

@@ -128,6 +128,7 @@ def compile_library(root: Path, sources: Sequence[Path], architectures: Sequence
     library = folder / "stylegan2_ops.so"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_foreign(folder)
         with _locked(folder / "lock"):
             if _is_complete(folder):
                 return library
@@ -297,13 +298,17 @@ def _find_program(name: str, description: str) -> Path:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Written last; a folder that others could have filled is not trusted."""
-    if not (folder / "complete").exists():
+    """Whether a build in this folder ended well. Raises BuildError for a folder that others could have filled."""
+    if not folder.exists():
         return False
+    _refuse_foreign(folder)
+    return (folder / "complete").exists()  # written last
+
+
+def _refuse_foreign(folder: Path) -> None:
     state = folder.stat()
     if hasattr(os, "getuid") and (state.st_uid != os.getuid() or state.st_mode & 0o022):
         raise BuildError(f"{folder} belongs to or can be written by someone else; remove it")
-    return True
 
 
 def _remembered_failure(folder: Path, toolchain: Toolchain) -> str | None:

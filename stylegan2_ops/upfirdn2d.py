@@ -109,19 +109,18 @@ def _upfirdn2d_ref(x, f, up, down, padding, flip_filter, gain):
     """Plain PyTorch: a depthwise convolution, or one per axis for a long separable filter."""
     memory_format = memory_format_of(x)
     f = merge_short(f.to(torch.promote_types(x.dtype, torch.float32)), longest=6)
-    f = f * gain ** (f.ndim / 2)
     if not flip_filter:
         f = f.flip(tuple(range(f.ndim)))
-    f = f.to(x.dtype)
+    last, f = (f * gain).to(x.dtype), f.to(x.dtype)
     x0, x1, y0, y1 = padding
     if f.ndim == 2:
-        y = _filter(x, f, up, down, padding)
+        y = _filter(x, last, up, down, padding)
     elif down[1] > 1 or up[1] == 1:  # rows first: the second pass then sees fewer samples, or as many
         y = _filter(x, f[:, None], (1, up[1]), (1, down[1]), (0, 0, y0, y1))
-        y = _filter(y, f[None, :], (up[0], 1), (down[0], 1), (x0, x1, 0, 0))
+        y = _filter(y, last[None, :], (up[0], 1), (down[0], 1), (x0, x1, 0, 0))
     else:
         y = _filter(x, f[None, :], (up[0], 1), (down[0], 1), (x0, x1, 0, 0))
-        y = _filter(y, f[:, None], (1, up[1]), (1, down[1]), (0, 0, y0, y1))
+        y = _filter(y, last[:, None], (1, up[1]), (1, down[1]), (0, 0, y0, y1))
     return y.contiguous(memory_format=memory_format)
 
 

@@ -290,3 +290,15 @@ def test_a_shots_speech_is_counted_from_its_first_picture(tmp_path):
     np.testing.assert_array_equal(read_shot_audio(path), np.append(np.zeros(RATE // 2), read_audio(path)))
     spoken, expected = read_shot_speech(path, 0.5, 2.0), read_speech(read_audio(path)[: RATE * 3 // 2])
     np.testing.assert_array_equal(spoken.mfcc, expected.mfcc)
+    np.testing.assert_array_equal(read_shot_audio(path, 0.25, 1.0), read_shot_audio(path)[RATE // 4 : RATE])
+    with pytest.raises(InputError, match=r"shot.mkv: there is no sound from 7.00 s on"):
+        read_shot_audio(path, 7.0)
+
+
+def test_of_a_film_longer_than_a_recording_may_be_only_the_shot_is_heard(tmp_path, caplog):
+    """An hour and more of sound, of which three seconds are asked for."""
+    path = tmp_path / "film.wav"
+    write_wav(path, np.append(voice(3.0, 8000), np.zeros(3700 * 8000, np.float32)), 8000)
+    with pytest.raises(InputError, match="60 minutes"):
+        read_speech(path)
+    assert read_shot_speech(path, 0, 3.0).num_samples == 3 * RATE

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from hdtalk.images import to_images  # noqa: E402
 from hdtalk.losses.landmark import gaussian_heatmaps, landmark_weights  # noqa: E402
-from hdtalk.options import resolve  # noqa: E402
+from hdtalk.options import resolve, split_settings  # noqa: E402
 from scripts.benchmark import compare, costs, fast, machine, networks, plain, report, score, shot  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -245,3 +246,11 @@ def test_command_writes_the_crops_of_a_sample(tmp_path):
     assert result.exit_code == 0, result.output
     made = shot.load_shot(out)
     assert len(made) == 3 and made.crops.shape == (3, 3, 256, 256) and made.truth is not None
+
+
+def test_the_short_runs_that_memory_is_measured_on_are_possible(tmp_path):
+    module = load_script("bench_memory")
+    config = resolve(split_settings(module.FEW_STEPS))
+    assert config.optimise.steps == config.stitch.steps == 1
+    with pytest.raises(click.ClickException, match="ended with 3: hdtalk: .*absent.mp4"):
+        module.edit(tmp_path / "absent.mp4", tmp_path / "absent.wav", "demo", "cpu")

@@ -6,6 +6,7 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner
+from script_module import load_script
 
 from hdtalk.command import Command, ResumableCommand
 from hdtalk.errors import InputError, WeightsError
@@ -70,3 +71,13 @@ def test_empty_arguments_are_refused():
     """pathlib would take an unset variable for the present folder."""
     assert ends(Command, ZeroDivisionError(), "")[0] == 2
     assert "argument is empty" in ends(ResumableCommand, ZeroDivisionError(), "--debug", "")[1]
+
+
+def test_models_to_train_are_names_that_there_are(tmp_path):
+    train_demo = load_script("train_demo")
+    assert [stage.model for stage in train_demo.chosen_stages("parser, generator")] == ["generator", "parser"]
+    folders = [word for name in ("data", "out", "bundle") for word in (f"--{name}", str(tmp_path / name))]
+    result = CliRunner().invoke(train_demo.main, [*folders, "--models", "parser,generater"])
+    known = ", ".join(stage.model for stage in train_demo.STAGES)
+    assert result.stderr == f"train_demo: --models: no model called 'generater'; there are {known}.\n"
+    assert result.exit_code == 2 and not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ from scipy.ndimage import find_objects, label, rotate
 
 from hdtalk.config import FaceConfig
 from hdtalk.errors import InputError, UsageError
-from hdtalk.face_landmarks import track_face
+from hdtalk.face_landmarks import known_track, track_face
 from hdtalk.models.fan import heatmaps_to_landmarks
 
 HEIGHT, WIDTH, FPS = 180, 260, 25.0
@@ -344,3 +344,11 @@ def test_one_frame_is_enough():
     face = Face((130, 90))
     found = track(shot([[face]]))
     assert found.present.all() and errors_px(found, [face]).mean() < 0.8
+
+
+def test_known_landmarks_begin_a_new_shot_where_they_jump():
+    points = np.stack([Face((90 + 3 * t, 90), 80, 0).landmarks_px() for t in range(12)])
+    assert known_track(points).cuts == () and known_track(points).present.all()
+    points[7:] += [60, 0]
+    points[9:] = points[9:] * 1.7
+    assert known_track(points).cuts == (7, 9)

@@ -99,6 +99,7 @@ def test_targets_far_outside_the_shot_are_drawn_in_and_said_to_be():
     farthest = np.abs(shot - mean).max()
     learned = LandmarkCodes(shot, codes_of(shot), SIDE)
     far = (mean + 40 * (shot[:1] - mean)).astype(np.float32)
+    assert learned.beyond_reach(np.concatenate([far, shot])).tolist() == [True] + [False] * 60
     codes, shown_px = learned.starts(codes_of(shot[:1]), shot[:1], far)
     spread = (codes_of(shot) - codes_of(shot).mean(0)).flatten(1).norm(dim=1).max()
     assert (codes - codes_of(shot).mean(0)).norm() < 1.6 * spread

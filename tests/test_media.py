@@ -104,11 +104,12 @@ def test_display_matrix_is_honoured(tmp_path, degrees, hflip):
         assert np.abs(shown.astype(int) - picture[::-1, ::-1]).mean() < 4
 
 
-def test_pixel_aspect_turns_with_the_picture(tmp_path):
+def test_pixel_aspect_turns_with_the_picture_and_is_noticed(tmp_path, caplog):
     path = write_clip(
         tmp_path / "wide.mp4", [oriented_picture()] * 2, rotation_degrees=90, pixel_aspect=Fraction(16, 15)
     )
     assert probe(path).pixel_aspect == Fraction(15, 16)
+    assert "pixels are 0.938 times as wide as high" in caplog.text
 
 
 def source_numbers(frames, step=8):
@@ -394,6 +395,21 @@ def test_cut_off_file_gives_its_readable_frames(tmp_path, caplog):
     got = list(read_frames(cut))
     assert len(got) == info.num_frames
     assert source_numbers(got)[:-2] == list(range(28))[: info.num_frames - 2]
+
+
+def test_damage_counts_by_what_is_read(tmp_path):
+    """A long hole is refused, however long the video is; a scratch is not, however short the part."""
+    whole = write_clip(tmp_path / "whole.mp4", numbered_frames(900), container_options=FAST, gop=8)
+    data = bytearray(whole.read_bytes())
+    with av.open(str(whole)) as container:
+        packets = sorted((p.pts, p.pos, p.size) for p in container.demux(video=0) if p.size)
+    for first, count in ((104, 16), (504, 80)):
+        for _, position, size in packets[first : first + count]:
+            data[position : position + size] = bytes(size)
+    (tmp_path / "holes.mp4").write_bytes(data)
+    assert len(list(read_frames(tmp_path / "holes.mp4", 96, 128))) == 32
+    with pytest.raises(InputError, match="damaged: too many frames"):
+        list(read_frames(tmp_path / "holes.mp4", 496, 560))
 
 
 def test_damage_keeps_the_count_or_is_refused(tmp_path):

@@ -270,3 +270,34 @@ def test_trimmed_part_only(run, tiny_shot):
     track = tiny_shot[1]
     result = run(trim_start=0.08, trim_end=0.28, track=track[2:7], landmarks=track[2:7][::-1].copy())
     assert result.num_frames == 5 and media.probe(result.output).duration_s == pytest.approx(float(Fraction(5, 25)))
+
+
+def test_a_shot_too_short_to_learn_from_has_its_mouths_bent(run, tiny_shot, caplog):
+    """Two frames span no space of their own; the picture is moved from where they show the mouth to the target."""
+    track = tiny_shot[1][:2]
+    target = track.copy()
+    target[:, 48:68, 1] += np.where(np.arange(48, 68) > 53, 1.5, 0)
+    result = run(trim_end=0.08, track=track, landmarks=target)
+    fields = load_file(result.job / "optimisation" / "000001.safetensors")["fields"]
+    assert result.num_frames == 2 and fields[:, 1].max() > 0.01 and np.abs(fields[:, 0]).max() < 0.01
+    assert result.scores["mouths_beyond_shot"] == 1 and "beyond what the shot shows" in caplog.text
+    assert run("talking.mp4", landmarks=tiny_shot[1]).scores["mouths_beyond_shot"] == 0
+
+
+def test_of_a_shot_that_outlasts_the_speech_only_a_part_is_worked_on(run, tiny_shot, tmp_path):
+    """A job that was asked for holds all of it, and other speech of any length finds its inversion there."""
+    track = tiny_shot[1]
+    few = {"track": track, "landmarks": track[:3][::-1].copy(), "spare_s": 0.12}
+    short = run("short.mp4", **few)
+    assert short.num_frames == 3 and len(load_file(short.job / "faces" / "000000.safetensors")["present"]) == 6
+    whole = run("whole.mp4", **few, job=tmp_path / "all")
+    assert whole.num_frames == 3 and len(load_file(whole.job / "faces" / "000000.safetensors")["present"]) == 10
+    assert run("longer.mp4", job=tmp_path / "all").seconds["tuning"] < whole.seconds["tuning"] / 4
+
+
+def test_known_landmarks_that_jump_begin_a_new_shot(run, tiny_shot):
+    track = tiny_shot[1].copy()
+    assert run().job.joinpath("faces").is_dir()
+    track[6:] += np.float32([20, 0])
+    result = run("jumps.mp4", track=track, landmarks=track)
+    assert json.loads((result.job / "faces" / "stage.json").read_text())["table"]["cuts"] == [6]

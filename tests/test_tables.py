@@ -248,6 +248,24 @@ def test_videos_of_other_settings_are_not_scored(small_set, tiny_bundle_folder, 
     assert made == [bench, replace(bench, exact=True)]
 
 
+def test_videos_of_another_test_set_are_not_scored(small_set, tiny_bundle_folder, tmp_path):
+    """Test sets name their clips alike; more clips of the same set are welcome."""
+    (item,) = read_items(small_set)
+    bench = Bench(tmp_path / "out", str(tiny_bundle_folder), "cpu")
+
+    def run(*items):
+        return run_table({"unedited": unedited}, list(items), bench, {}, crop="full")
+
+    run(item)
+    more = replace(item, clip="two", speech=item.source.with_name("other.wav"))
+    write_wav(more.speech, *tone(0.36))
+    assert len(run(item, more).clips) == 2
+    with pytest.raises(UsageError, match="out/unedited: one was made of other files"):
+        run(replace(item, speech=more.speech))
+    (bench.out / "unedited" / "one.mp4").unlink()
+    run(replace(item, speech=more.speech), more)
+
+
 def test_other_methods_videos_are_found_by_name_and_kind(small_set, tiny_bundle_folder, tmp_path):
     """Beside a manifest, and with a name that a glob would not take as it is."""
     (item,) = read_items(small_set)

@@ -281,6 +281,14 @@ def test_bundle_file_is_written_and_read_back(folder, tiny):
     )
 
 
+def test_a_file_whose_hash_its_bundle_does_not_state_is_hashed(folder):
+    """A job would take up what another file gave."""
+    listing = json.loads((folder / "bundle.json").read_text())
+    stated = listing["files"][0].pop("sha256")
+    (folder / "bundle.json").write_text(json.dumps(listing))
+    assert hdtalk.load_bundle(folder).hashes == {"generator": stated}
+
+
 def test_half_precision_is_used_only_where_it_keeps_the_numbers(tmp_path):
     from hdtalk.models.demo_backbone import DemoBackbone
 

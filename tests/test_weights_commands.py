@@ -99,3 +99,21 @@ def test_a_place_that_cannot_be_written_is_told_in_one_line(home, tmp_path, monk
     monkeypatch.setenv("HDTALK_HOME", str(tmp_path / "file"))
     code, output = call("add", tmp_path / "fan.pth")
     assert code == 1 and output.count("\n") == 1 and str(tmp_path / "file") in output
+
+
+def test_a_damaged_list_of_the_demo_bundle_is_a_failure(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "demo_folder", lambda: tmp_path)
+    assert call("verify") == (0, "")  # nothing is installed
+    (tmp_path / "bundle.json").write_text("{")
+    for names in ([], ["demo"], ["landmarker"]):
+        code, output = call("verify", *names)
+        assert code == 4 and output.startswith(f"damaged  {tmp_path / 'bundle.json'}: damaged")
+        assert "1 of 1 files are damaged" in output
+
+
+def test_the_path_of_what_is_not_installed_names_the_command_that_fetches_it(home):
+    for name, wanted in (("generator", "ffhq"), ("ffhq.pkl", "ffhq"), ("identity", "model_ir_se50.pth")):
+        code, output = call("path", name)
+        assert code == 4 and f"{name} is not installed. Try `hdtalk weights fetch {wanted}`" in output
+        assert "--offline" not in output
+    assert call("path", "nothing")[0] == 2

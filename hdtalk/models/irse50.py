@@ -1,4 +1,4 @@
-"""IR-SE50 face recogniser (ArcFace), the identity loss of e4e and a measure of whether a person stays the same."""
+"""IR-SE50 face recogniser (ArcFace): a measure of whether a person stays the same."""
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,3 @@ class IRSE50(IRSEBackbone):
         if crops.shape[-1] != 256:
             crops = F.adaptive_avg_pool2d(crops, 256)
         return self(F.adaptive_avg_pool2d(crops[:, :, ROWS_PX, COLUMNS_PX], SIDE_PX))
-
-
-def identity_loss(embedding: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """One minus the cosine of two embeddings `[N, 512]` of unit length -> `[N]`."""
-    return 1 - (embedding * target).sum(1)

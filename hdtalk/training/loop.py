@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from hdtalk.device import autocast, resolve_precision
-from hdtalk.errors import UsageError
+from hdtalk.job import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -144,20 +144,19 @@ def schedule(progress: float, config: TrainConfig) -> float:
     return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * min(1.0, phase)))
 
 
-def train(task: Task, out: Path, resume: bool = True) -> dict[str, float]:
-    """Runs the task to its end; returns the last validation's measures. `out` receives checkpoint.pt, log.csv,
-    curves.png, sheet.png and config.json."""
+def train(task: Task, out: Path) -> dict[str, float]:
+    """Runs the task to its end, from the checkpoint in `out` if there is one; returns the last validation's measures.
+    `out` receives checkpoint.pt, log.csv, curves.png, sheet.png and config.json."""
     config = task.config
     out.mkdir(parents=True, exist_ok=True)
     averages = {name: _copy_of(task.networks[name]) for name in task.averaged}
     step, elapsed_s = 0, 0.0
     measures: dict[str, float] = {}
     checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists() and not resume:
-        raise UsageError(f"{out}: holds a checkpoint of an earlier run. Pass --resume, or choose another --out.")
     if checkpoint.exists():
         step, elapsed_s, measures = _load_checkpoint(checkpoint, task, averages)
         logger.warning("%s: resumed at step %d, %.1f minutes", task.name, step, elapsed_s / 60)
+    _cut_log(out, step)
     (out / "config.json").write_text(json.dumps({"task": task.name, **asdict(config)}, indent=1))
     base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in task.optimisers.items()}
     if checkpoint.exists():
@@ -235,6 +234,18 @@ def _log(out: Path, step: int, elapsed_s: float, numbers: dict[str, float], kind
     with open(out / "log.csv", "a", newline="") as file:
         for name, value in numbers.items():
             csv.writer(file).writerow([kind, step, round(elapsed_s, 1), name, f"{value:.6g}"])
+
+
+def _cut_log(out: Path, step: int) -> None:
+    """Drops what a killed run logged after `step`: these steps are taken again."""
+    path = out / "log.csv"
+    if not path.exists():
+        return
+    with open(path, newline="") as file:
+        rows = [row for row in csv.reader(file) if len(row) == 5 and int(row[1]) <= step]
+    kept = io.StringIO(newline="")
+    csv.writer(kept).writerows(rows)
+    write_atomically(path, kept.getvalue().encode())
 
 
 def _plot(out: Path) -> None:

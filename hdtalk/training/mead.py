@@ -76,15 +76,6 @@ def official_test(clips: list[Clip]) -> set[str]:
     return test
 
 
-def same_words(clips: list[Clip]) -> list[list[Clip]]:
-    """Groups of takes of one sentence by one actor in two or more emotions: what cross-reconstruction is made of."""
-    groups: dict[tuple, list[Clip]] = {}
-    for clip in clips:
-        if clip.sentence is not None:
-            groups.setdefault((clip.actor, clip.sentence), []).append(clip)
-    return [group for group in groups.values() if len({clip.emotion for clip in group}) > 1]
-
-
 def cache_landmarks(
     clips: list[Clip],
     cache: Path,

@@ -437,7 +437,8 @@ def why_not(stage: str, takes: list[Take], validation: list[Take]) -> str:
             return f"{stage}: no {part} take has landmarks of the front view. Add ACTOR/video/front."
     if stage == "disentangle" and not _groups(takes):
         return (
-            f"{stage}: no two takes are known to say the same words. Add sentences.json (see hdtalk/training/mead.py)."
+            f"{stage}: no two takes are known to say the same words in different emotions. "
+            "Add sentences.json (see hdtalk/training/mead.py)."
         )
     return ""
 
@@ -618,11 +619,12 @@ def _speaking(sound: SpeechFeatures) -> np.ndarray:
 
 
 def _groups(takes: list[Take]) -> list[list[Take]]:
+    """Takes of one sentence by one speaker, in two emotions or more: what cross-reconstruction is made of."""
     groups: dict[tuple, list[Take]] = {}
     for take in takes:
         if take.clip.sentence is not None:
             groups.setdefault((take.clip.actor, take.clip.sentence), []).append(take)
-    return [group for group in groups.values() if len(group) > 1]
+    return [group for group in groups.values() if len({take.emotion for take in group}) > 1]
 
 
 def _gap(face: np.ndarray) -> np.ndarray:

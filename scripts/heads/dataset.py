@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hdtalk.errors import UsageError
+
 from .assets import HeadAssets, load_assets
 from .features import encode
 from .params import HAIR_CHANCES, SPLITS, HeadParams, sample_identity, sample_still
@@ -31,12 +33,14 @@ def write_shards(
     size: int = 256,
     progress: Callable[[int, int, float], None] = lambda done, total, seconds: None,
 ) -> None:
-    """Writes shards and `meta.json` to `out`; shards already there stay. A still depends on seed, split and its number
-    alone. progress(stills done, of how many, seconds to go)."""
+    """Writes shards and `meta.json` to `out`; shards already there stay, if they hold as many stills as `count` asks of
+    them. A still depends on seed, split, size and its number alone. progress(stills done, of how many, seconds to go).
+
+    Raises UsageError for a folder with stills of another seed, split or size."""
+    check_same(out, {"seed": seed, "split": split, "size_px": size})
     out.mkdir(parents=True, exist_ok=True)
-    cv2.setNumThreads(1)
-    shards = range((count + SHARD - 1) // SHARD)
-    missing = [k for k in shards if not (out / f"shard_{k:05d}.npz").exists()]
+    needed = [min(SHARD, count - first) for first in range(0, count, SHARD)]
+    missing = [k for k, stills in enumerate(needed) if num_stills(shard_path(out, k)) < stills]
     cv2.setNumThreads(1)  # threads of the parent would hang its forks
     a = load_assets(str(assets))
     _, layout = still(a, seed, split, 0, size)  # compiles before the workers start
@@ -54,13 +58,35 @@ def write_shards(
         "beards": list(BEARD_STYLES),
     }
     write_atomically(out / "meta.json", lambda file: file.write(json.dumps(meta, indent=1).encode()))
-    jobs = [(str(assets), str(out), seed, split, k, min(SHARD, count - k * SHARD), size) for k in missing]
+    jobs = [(str(assets), str(out), seed, split, k, needed[k], size) for k in missing]
     done = count - sum(job[5] for job in jobs)
     first, start = done, time.monotonic()
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         for written in pool.imap_unordered(_write_shard, jobs):
             done += written
             progress(done, count, (time.monotonic() - start) / (done - first) * (count - done))
+
+
+def check_same(out: Path, wanted: dict[str, int | str]) -> None:
+    """Raises UsageError where `meta.json` in `out` says other than `wanted`."""
+    if not (out / "meta.json").is_file():
+        return
+    meta = json.loads((out / "meta.json").read_text())
+    other = [f"{name} {meta.get(name)} and not {value}" for name, value in wanted.items() if meta.get(name) != value]
+    if other:
+        raise UsageError(f"{out}: holds stills of {', '.join(other)}. Choose another folder, or ask for the same.")
+
+
+def shard_path(out: Path, shard: int) -> Path:
+    return out / f"shard_{shard:05d}.npz"
+
+
+def num_stills(path: Path) -> int:
+    """How many stills a shard holds; 0 where there is none."""
+    if not path.exists():
+        return 0
+    with np.load(path) as arrays:
+        return len(arrays["identity"])
 
 
 def still(a: HeadAssets, seed: int, split: str, number: int, size: int) -> tuple[dict, list[dict]]:
@@ -113,7 +139,7 @@ def _write_shard(job) -> int:
     for name, blobs in (("image", pictures), ("label", labels)):
         arrays[name + "_bytes"] = np.concatenate(blobs)
         arrays[name + "_offsets"] = np.cumsum([0] + [len(blob) for blob in blobs])
-    write_atomically(Path(out) / f"shard_{shard:05d}.npz", lambda file: np.savez(file, **arrays))
+    write_atomically(shard_path(Path(out), shard), lambda file: np.savez(file, **arrays))
     return count
 
 

@@ -26,6 +26,7 @@ from hdtalk.options import resolve, split_settings
 from hdtalk.outputs import check_outputs
 from hdtalk.pipeline import edit_video
 from hdtalk.scores import Evaluation, json_number, to_markdown, to_text
+from hdtalk.store import file_hash
 from hdtalk.weights import Bundle, load_bundle
 from hdtalk.windows import SAMPLE_RATE
 
@@ -138,11 +139,14 @@ def run_table(
         _check_lengths(items, bench.frames[1])
     folders = {name: bench.out / name.replace(" ", "_").replace("/", "_") for name in methods}
     found = {name: _videos_of(folder) for name, folder in others.items()}
-    for name, method in methods.items():
-        _check_settings(folders[name], _settings(method, bench, bundle))
+    clips = {item.clip: _inputs(item, bench) for item in items}
+    earlier = {
+        name: _check_settings(folders[name], _settings(method, bench, bundle), clips)
+        for name, method in methods.items()
+    }
     for name, method in methods.items():
         folders[name].mkdir(parents=True, exist_ok=True)
-        settings = json.dumps(_settings(method, bench, bundle), indent=1)
+        settings = json.dumps(_settings(method, bench, bundle) | {"clips": earlier[name] | clips}, indent=1)
         write_atomically(folders[name] / SETTINGS, (settings + "\n").encode())
         for item in items:
             output = folders[name] / f"{item.clip}.mp4"
@@ -246,12 +250,19 @@ def _settings(method: Method, bench: Bench, bundle: Bundle) -> dict[str, Any]:
     return json.loads(json.dumps(settings, default=str))
 
 
-def _check_settings(folder: Path, wanted: dict[str, Any]) -> None:
-    """Raises UsageError where the folder holds videos of other settings, or of unknown ones."""
+def _inputs(item: Item, bench: Bench) -> list[str]:
+    """Hashes of the files that a clip's videos are made of."""
+    files = [item.source, item.speech, *((item.track, item.target) if bench.exact else ())]
+    return [file_hash(file) for file in files if file is not None]
+
+
+def _check_settings(folder: Path, wanted: dict[str, Any], clips: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The clips whose videos the folder holds, with their inputs. Raises UsageError where they were made with other
+    settings, with unknown ones, or of other inputs."""
     if not (folder.is_dir() and _videos_of(folder)):
-        return
+        return {}
     try:
-        had = {"frames": None} | json.loads((folder / SETTINGS).read_text())
+        had = {"frames": None, "clips": {}} | json.loads((folder / SETTINGS).read_text())
     except (OSError, ValueError, TypeError):
         had = {}
     if different := [name for name in wanted if name not in had or had[name] != wanted[name]]:
@@ -259,6 +270,13 @@ def _check_settings(folder: Path, wanted: dict[str, Any]) -> None:
             f"{folder}: its videos were made with other settings ({', '.join(different)}; see {SETTINGS} there). "
             "Choose another --out, or delete this folder."
         )
+    made = {clip: inputs for clip, inputs in had["clips"].items() if clip in _videos_of(folder)}
+    if others := [clip for clip in made.keys() & clips if made[clip] != clips[clip]]:
+        raise UsageError(
+            f"{folder}: {min(others)} was made of other files than the test set holds. Choose another --out, or delete "
+            "this folder."
+        )
+    return made
 
 
 def _videos_of(folder: Path) -> dict[str, Path]:

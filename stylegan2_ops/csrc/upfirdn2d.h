@@ -113,16 +113,17 @@ OPS_INLINE void upfirdn2d_any(const Upfirdn2d& p, uint32_t thread) {
   finish<T, width, fused>(p, at, at.row, sum);
 }
 
-constexpr int kStripTaps = 4;  // the widest filter of `upfirdn2d_strip`
+constexpr int kStripTaps = 4;  // both sides of the filter of `upfirdn2d_strip`
 constexpr int kStripRows = 4;  // output rows per thread, which share the input rows they have in common
 
 OPS_INLINE bool strip_fits(const Upfirdn2d& p) {
-  return p.up_x == 1 && p.up_y == 1 && p.down_x == 1 && p.down_y == 1 && p.taps_h <= kStripTaps &&
-         p.taps_w <= kStripTaps;
+  return p.up_x == 1 && p.up_y == 1 && p.down_x == 1 && p.down_y == 1 && p.taps_h == kStripTaps &&
+         p.taps_w == kStripTaps;
 }
 
-// Small filters without resampling, the blur behind every upsampling convolution: a strip of rows per thread.
-// All loops over taps and rows have fixed bounds, so that filter and sums stay in registers.
+// 4 x 4 filters without resampling, the blur behind every upsampling convolution: a strip of rows per thread.
+// All loops over taps and rows have fixed bounds, so that filter and sums stay in registers. A smaller filter filled up
+// with zeros would not do: it reads more than `upfirdn2d_any`, and zero times infinity is NaN.
 template <typename T, int width, bool fused>
 OPS_INLINE void upfirdn2d_strip(const Upfirdn2d& p, uint32_t thread) {
   using A = typename Accumulate<T>::type;
@@ -133,10 +134,9 @@ OPS_INLINE void upfirdn2d_strip(const Upfirdn2d& p, uint32_t thread) {
   for (int i = 0; i < kStripTaps; ++i) {
 #pragma unroll
     for (int j = 0; j < kStripTaps; ++j) {
-      bool inside = i < p.taps_h && j < p.taps_w;
-      int tap_y = p.flip ? i : p.taps_h - 1 - i;
-      int tap_x = p.flip ? j : p.taps_w - 1 - j;
-      filter[i][j] = inside ? static_cast<const A*>(p.filter)[tap_y * p.taps_w + tap_x] : A(0);
+      int tap_y = p.flip ? i : kStripTaps - 1 - i;
+      int tap_x = p.flip ? j : kStripTaps - 1 - j;
+      filter[i][j] = static_cast<const A*>(p.filter)[tap_y * kStripTaps + tap_x];
     }
   }
   int64_t image = at.n * stride.batch + at.channel * stride.channel;

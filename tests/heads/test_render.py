@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +7,7 @@ from heads.dataset import still, write_shards
 from heads.landmarks import HeadLandmarks
 from heads.params import HAIR_CHANCES, SPLITS, aligned, sample_identity, sample_still, split_of
 from heads.render import render
+from script_module import load_script
 
 SIZE = 64
 pytestmark = pytest.mark.shared
@@ -120,8 +122,31 @@ def test_shards_hold_what_a_still_gives_whatever_renders_them(assets_folder, hea
     np.testing.assert_allclose(data.part("background")[2], data.background[2].ravel() / 63.75 - 2, atol=1e-6)
     assert np.abs(data.image(2).astype(int) - expected["image"]).mean() < 4
     before = (tmp_path / "shard_00000.npz").stat().st_mtime_ns
-    write_shards(assets_folder, tmp_path, 3, 9, "validation", workers=1, size=32)
-    assert (tmp_path / "shard_00000.npz").stat().st_mtime_ns == before
+    for count in (3, 2):
+        write_shards(assets_folder, tmp_path, count, 9, "validation", workers=1, size=32)
+        assert (tmp_path / "shard_00000.npz").stat().st_mtime_ns == before
+    write_shards(assets_folder, tmp_path, 4, 9, "validation", workers=1, size=32)
+    longer = load_stills(tmp_path)
+    assert len(longer) == 4
+    np.testing.assert_array_equal(longer.params[:3], data.params)
+
+
+@pytest.mark.parametrize("other", [{"seed": 8}, {"split": "train"}, {"size_px": 64}], ids=str)
+def test_a_folder_of_other_stills_is_refused_and_stays(tmp_path, monkeypatch, capsys, other):
+    made = {"seed": 9, "split": "validation", "size_px": 32}
+    (tmp_path / "meta.json").write_text(json.dumps(made))
+    (tmp_path / "head.npz").touch()
+    (tmp_path / "shard_00000.npz").touch()
+    seed, split, size = (made | other).values()
+    command = ["render_heads", "--assets", tmp_path, "--out", tmp_path, "--resume"]
+    command += ["--seed", seed, "--split", split, "--size", size]
+    monkeypatch.setattr("sys.argv", list(map(str, command)))
+    with pytest.raises(SystemExit, match="2"):
+        load_script("render_heads").main()
+    ((name, wanted),) = other.items()
+    expected = f"{tmp_path}: holds stills of {name} {made[name]} and not {wanted}."
+    assert expected in capsys.readouterr().err.splitlines()[-1]
+    assert json.loads((tmp_path / "meta.json").read_text()) == made
 
 
 def test_two_takes_differ_at_the_mouth_alone(head_assets):

@@ -1,11 +1,10 @@
 """The face recogniser: official keys, its output layer and its crop, re-computed step by step."""
 
 import numpy as np
-import pytest
 import torch
 from official_keys import ir_se50
 
-from hdtalk.models.irse50 import IRSE50, identity_loss
+from hdtalk.models.irse50 import IRSE50
 
 
 def test_keys_and_shapes_are_the_official_ones():
@@ -38,8 +37,3 @@ def test_embedding_follows_the_formulas():
     x = parts["3.weight"] @ x.ravel() + parts["3.bias"]
     x = (x - parts["4.running_mean"]) / np.sqrt(parts["4.running_var"] + 1e-5) * parts["4.weight"] + parts["4.bias"]
     np.testing.assert_allclose(embedding, x / np.linalg.norm(x), atol=2e-5)
-
-
-def test_identity_loss_is_one_minus_the_cosine():
-    a, b = torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.tensor([[1.0, 0.0], [-0.8, 0.6]])
-    assert identity_loss(a, b).tolist() == pytest.approx([0, 1])

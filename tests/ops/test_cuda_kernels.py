@@ -70,6 +70,32 @@ def test_upfirdn2d_over_sizes_and_factors(kernels_on_cpu, taps, channels, memory
 
 
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("taps", [(1, 1), (2, 2), (1, 3), (3, 2), (3, 3), (4, 4), (4, 1)], ids=str)
+def test_a_pixel_that_overflowed_reaches_no_more_than_its_taps(kernels_on_cpu, taps, memory_format):
+    x = torch.zeros(1, 8, 9, 7, dtype=torch.float16).contiguous(memory_format=memory_format)
+    x[0, 2, 4, 3] = torch.inf
+    f = torch.ones(taps)
+    reached = upfirdn2d(x.isinf().double(), f, padding=1, impl="ref") > 0
+    expected = torch.zeros(reached.shape, dtype=torch.float16).masked_fill(reached, torch.inf)
+    assert reached.sum() == f.numel()
+    assert torch.equal(upfirdn2d(x, f, padding=1), expected)
+    assert torch.equal(upfirdn2d_bias_act(x, f, padding=1), expected)
+
+
+def test_selfcheck_notices_that_a_pixel_reaches_too_far(host_kernels):
+    class Wrong:
+        bias_act = host_kernels.bias_act
+
+        @staticmethod
+        def upfirdn2d(x, f, *rest):
+            y = host_kernels.upfirdn2d(x, f, *rest)
+            return y + 0 * y[:, :, :1, :1] if f.numel() > 1 else y + 0 * y.amax((2, 3), keepdim=True)
+
+    wrong = disagreements(Wrong, torch.device("cpu"))
+    assert wrong and all(name.startswith("upfirdn2d 1 x 1 of infinity") for name in wrong)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
 def test_upfirdn2d_derivatives(kernels_on_cpu, memory_format):
     f = setup_filter([1.0, 2.0, 4.0, 1.0]).double()
     x = images(1, 2, 5, 4, memory_format=memory_format).requires_grad_()

@@ -131,6 +131,18 @@ def test_a_folder_that_others_can_write_is_refused(source, cpp_toolchain, tmp_pa
         build.compile_library(tmp_path, [source], ["host"], cpp_toolchain)
 
 
+def test_a_folder_that_others_prepared_is_not_built_into(source, counted, tmp_path):
+    toolchain, starts = counted
+    folder = tmp_path / "cache" / build.folder_name([source], ["host"])
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    with pytest.raises(build.BuildError, match="can be written by someone else"):
+        build.compile_library(tmp_path / "cache", [source], ["host"], toolchain)
+    assert starts() == 0 and not list(folder.iterdir())
+    folder.chmod(0o700)
+    assert build.compile_library(tmp_path / "cache", [source], ["host"], toolchain).exists()
+
+
 def test_an_unusable_cache_names_the_setting(source, cpp_toolchain):
     with pytest.raises(build.BuildError, match="STYLEGAN2_OPS_CACHE"):
         build.compile_library(Path("/dev/null/cache"), [source], ["host"], cpp_toolchain)
@@ -186,6 +198,9 @@ def test_status_follows_the_build_without_compiling(pretend_gpu, counted, monkey
     assert main([]) == 0 and capsys.readouterr().out == "failed: the cause\n"
     assert main(["--forget"]) == 0 and not folder.exists()
     folder.mkdir(mode=0o700)
+    folder.chmod(0o777)
+    assert "can be written by someone else" in build.status().detail
+    folder.chmod(0o700)
     (folder / "complete").touch()
     assert build.status().state == "compiled" and starts() == 0
 

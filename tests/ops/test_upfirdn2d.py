@@ -52,6 +52,14 @@ def test_equals_scipy(taps, geometry, flip_filter, random):
     assert (single - expected).abs().max() <= 1e-5 * expected.std()
 
 
+@pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2)])
+def test_a_negative_gain_is_no_other_for_a_separable_filter(up, down, random):
+    x = torch.randn(1, 2, 12, 11, generator=random, dtype=torch.float64)
+    f = torch.randn(9, generator=random, dtype=torch.float64)
+    separable, square = (upfirdn2d(x, taps, up, down, 4, gain=-1) for taps in (f, torch.outer(f, f)))
+    torch.testing.assert_close(separable, square)
+
+
 def test_a_delta_gives_the_filter_not_its_mirror_image():
     x = torch.zeros(1, 1, 5, 5)
     x[0, 0, 2, 2] = 1

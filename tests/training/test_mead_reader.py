@@ -9,7 +9,7 @@ from hdtalk.errors import InputError
 from hdtalk.face_units import lip_gap
 from hdtalk.training.dtw import dtw_path, warp_rows, warp_rows_of
 from hdtalk.training.landmark_warp import warp_expression
-from hdtalk.training.mead import cache_landmarks, official_test, read_landmarks, read_mead, same_words
+from hdtalk.training.mead import cache_landmarks, official_test, read_landmarks, read_mead
 
 
 def put(root, path, content=b"x"):
@@ -102,10 +102,12 @@ def test_landmarks_that_come_with_the_corpus_stay_beside_detected_ones(mead, tmp
 def test_same_words_come_from_the_table(mead):
     table = {"M003": {"neutral/level_1/002": "she had", "happy/level_3/007": "she had"}}
     (mead / "sentences.json").write_text(json.dumps(table))
-    groups = same_words(read_mead(mead))
-    assert [[clip.name for clip in group] for group in groups] == [
-        ["M003/happy/level_3/007", "M003/neutral/level_1/002"]
-    ]
+    said = {clip.name: clip.sentence for clip in read_mead(mead)}
+    assert {name for name, sentence in said.items() if sentence == "she had"} == {
+        "M003/happy/level_3/007",
+        "M003/neutral/level_1/002",
+    }
+    assert said["M003/neutral/level_1/001"] is None
 
 
 def test_official_test_clips(tmp_path):

@@ -200,6 +200,16 @@ def test_noise_scatters_over_rows_and_filters_as_white_noise_does(monkeypatch):
             assert likeness[1] == pytest.approx(likeness[0], abs=0.1)
 
 
+def test_takes_of_one_emotion_are_nothing_to_reconstruct_across(takes):
+    assert speech.why_not("disentangle", takes, takes) == ""
+    one = [take for take in takes if take.clip.emotion == "happy"]
+    one += [replace(take, clip=replace(take.clip, level=3)) for take in one]
+    assert "in different emotions" in speech.why_not("disentangle", one, takes)
+    mixed = [*one, next(take for take in takes if take.clip.emotion == "sad")]  # a sentence of one person's
+    (group,) = speech._groups(mixed)
+    assert [(take.clip.emotion, take.clip.level) for take in group] == [("happy", 2), ("happy", 3), ("sad", 2)]
+
+
 @pytest.mark.parametrize("stage", ["emotion", "disentangle", "alignment", "predictor"])
 def test_every_stage_learns_and_repeats_itself(takes, tmp_path, stage):
     def run(folder):

@@ -77,7 +77,8 @@ def read_frames(
         return
     convert = _Converter(scan)
     held, shown_of, lost = None, None, 0
-    allowed = 2 + config.max_lost_fraction * max(len(wanted), min(scan.info.num_frames, LOST_WITHIN_S * scan.info.fps))
+    judged_by = max(len(wanted), min(scan.info.num_frames, round(LOST_WITHIN_S * scan.info.fps)))
+    allowed = 2 + config.max_lost_fraction * judged_by
     decoded = _decode_from(scan, int(wanted[0]))
     upcoming = next(decoded, None)
     for number, pts in enumerate(wanted, start):

@@ -355,6 +355,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "face_detector": Architecture("hdtalk.models.face_detector:FaceDetector", "the demo bundle's face detector"),
     "integral_regressor": Architecture("hdtalk.models.integral_regressor:IntegralRegressor", "a landmark regressor"),
     "speech": Architecture("hdtalk.models.speech:SpeechModel", "the speech networks"),
+    "mouth_codes": Architecture("hdtalk.models.mouth_codes:MouthCodes", "codes of mouths that talk"),
     "s3fd": Architecture("hdtalk.models.s3fd:S3FD", "an S3FD face detector", ("conv3_3_norm.weight",)),
     "retinaface": Architecture("", "a RetinaFace detector", ("BboxHead.0.conv1x1.weight",)),
     "inception": Architecture(
@@ -373,6 +374,7 @@ ROLES = {
     "perceptual": ("alexnet", "vgg16", "demo_backbone"),
     "detector": ("face_detector", "s3fd"),
     "speech": ("speech",),
+    "mouth_codes": ("mouth_codes",),
     "identity": ("irse50",),
     "fid": ("inception",),
     "sync": ("syncnet",),

@@ -136,6 +136,7 @@ class OptimiseConfig:
     start_length: float = 1.2  # of its Gaussian kernel, in that unit
     start_weight: float = 0.5  # of landmarks outside the mouth
     start_reach: float = 1.5  # how far from the shot's mean face it goes, over the shot's own farthest frame
+    others_ridge: float = 1.0  # the rest of the way is told by other heads' mouths, where the bundle has such
     start_smooth_frames: float = 0.5  # sigma over these codes, with smoothness "latent", ...
     rest_smooth_frames: float = 2.0  # ... and over what of the pivots landmarks do not explain
     steps: int = 2

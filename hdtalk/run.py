@@ -43,7 +43,7 @@ from hdtalk.job import (
     is_claimed,
     write_atomically,
 )
-from hdtalk.landmark_codes import LandmarkCodes, shot_sample
+from hdtalk.landmark_codes import LandmarkCodes, OtherMouths, shot_sample
 from hdtalk.latent_space import latent_space
 from hdtalk.memory import keep_large_buffers
 from hdtalk.metrics.ssim import ssim
@@ -315,17 +315,19 @@ class Run:
         sample, shot_px = _sample(crops, targets)
         space = latent_space(bundle.generator, config, inversion.pivots[sample], self.config.seed)
 
-        codes = None
-        if config.joint and space.name == "shot":
-            codes = LandmarkCodes(shot_px, inversion.pivots[sample], crops.track.resolution, config)
-        too_short = config.latent_space == "shot" != space.name  # codes stay near the pivots, and pictures are bent
+        codes, others = None, None
+        if bundle.has("mouth_codes"):
+            others = OtherMouths(bundle.mouth_codes, config)
+        if config.joint and config.latent_space == "shot" and (others is not None or space.name == "shot"):
+            codes = LandmarkCodes(shot_px, inversion.pivots[sample], crops.track.resolution, config, others)
+        too_short = codes is None and config.latent_space == "shot" != space.name  # then codes stay near the pivots
 
         def frames(rows: np.ndarray) -> optimise.Frames:
             pivots, shown_px = inversion.pivots[place[rows]].to(self.device), source_px[rows] if too_short else None
             return optimise.Frames(crops.read(place[rows]), pivots, source_px[rows], target_px[rows], shown_px)
 
         inputs = {"inversion": inversion.content_hash, **self._landmark_hashes(targets), "precision": str(self.dtype)}
-        inputs |= {"seed": str(self.config.seed), **self._hashes("landmarker", "perceptual")}
+        inputs |= {"seed": str(self.config.seed), **self._hashes("landmarker", "perceptual", "mouth_codes")}
         with self._timed("optimisation"):
             stage = self.job.stage("optimisation", inputs=inputs, config=self.config.optimise)
             runs = _runs(outputs, targets.cuts)
@@ -333,7 +335,7 @@ class Run:
             solve = {"generator": inversion.generator, "landmarker": bundle.landmarker, "perceptual": bundle.perceptual}
             anchors, done, total = None, 0, len(outputs)
             displacements = ((target_px - source_px) / crops.track.resolution).reshape(len(outputs), -1)
-            if config.joint and config.anchors and space.name != "shot":
+            if config.joint and config.anchors and codes is None and space.name != "shot":
                 chosen = optimise.choose_anchors(displacements, config.anchors)
                 total += len(chosen)
                 if 0 not in stage.chunks:
@@ -377,8 +379,8 @@ class Run:
         scores = {
             f"objective_{name}" if name in ("total", "start") else f"loss_{name}": v for name, v in stage.table.items()
         }
-        beyond = 1.0 if too_short else 0.0 if codes is None else float(codes.beyond_reach(target_px).mean())
-        if beyond > 0.5:
+        beyond = float(too_short) if codes is None else float(codes.beyond_reach(target_px).mean())
+        if beyond > 0.5 and others is None:
             log.warning(
                 "%s: %.0f %% of the wanted mouths are beyond what the shot shows of this mouth, and come out soft. "
                 "A shot in which the person speaks gives better ones.",

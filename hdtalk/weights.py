@@ -88,6 +88,7 @@ class Bundle:
     perceptual = cached_property(lambda self: self._load("perceptual"))
     detector = cached_property(lambda self: self._load("detector"))
     speech = cached_property(lambda self: self._load("speech"))
+    mouth_codes = cached_property(lambda self: self._load("mouth_codes"))
     identity = cached_property(lambda self: self._load("identity"))
 
     @cached_property

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from hdtalk.config import OptimiseConfig
-from hdtalk.landmark_codes import LandmarkCodes
+from hdtalk.landmark_codes import LandmarkCodes, OtherMouths, lips_closed
+from hdtalk.models.mouth_codes import MouthCodes
 from hdtalk.run import _around
 
 SIDE, NUM_WS = 256, 4
@@ -114,3 +115,53 @@ def test_a_shot_whose_face_stands_still_teaches_nothing():
     codes, shown_px = LandmarkCodes(still, pivots, SIDE).starts(pivots[:1], still[:1], target)
     assert (codes - pivots[:1]).norm() < 3 * pivots[0].norm()
     assert np.abs(shown_px - still.mean(0)).max() < 1.0
+
+
+def other_heads(rng, frames: int = 300) -> OtherMouths:
+    """Heads whose codes obey the same law."""
+    faces = talking(rng, frames)
+    codes = codes_of(faces).flatten(1).double().numpy()
+    closed = lips_closed(faces)
+    codes = codes - codes[closed].mean(0)
+    lengths, basis = np.linalg.svd(codes, full_matrices=False)[1:]
+    basis = basis[:4]
+    samples = MouthCodes(frames, len(basis), NUM_WS)
+    samples.moves = torch.from_numpy((faces - faces[closed].mean(0)) / SIDE)
+    samples.coordinates = torch.from_numpy((codes @ basis.T).astype(np.float32))
+    samples.basis = torch.from_numpy(basis.reshape(-1, NUM_WS, 512).astype(np.float32))
+    assert lengths[4] < 1e-3 * lengths[0]
+    return OtherMouths(samples, CONFIG)
+
+
+def test_a_still_face_is_moved_by_what_other_heads_know():
+    rng = np.random.default_rng(8)
+    still = talking(rng, 40)
+    still = still[lips_closed(still)[:1]]
+    target = talking(rng, 5) - talking(rng, 1)[:, :1] + still[:, :1]
+    codes, shown_px = LandmarkCodes(still, codes_of(still), SIDE, CONFIG, other_heads(rng)).starts(
+        codes_of(still).expand(5, -1, -1), np.tile(still, (5, 1, 1)), target, smooth=False
+    )
+    missed = (codes - codes_of(target)).flatten(1).norm(dim=1) / (codes_of(still) - codes_of(target)).flatten(1).norm(
+        dim=1
+    )
+    assert missed.max() < 0.1
+    assert np.abs(shown_px - target).max() < 0.1 * np.abs(target - still).max()
+
+
+def test_what_a_shot_shows_itself_is_not_asked_of_others():
+    rng = np.random.default_rng(9)
+    shot = talking(rng, 60)
+    near, far = shot[:3], (shot.mean(0) + 40 * (shot[:1] - shot.mean(0))).astype(np.float32)
+    alone, helped = (LandmarkCodes(shot, codes_of(shot), SIDE, CONFIG, others) for others in (None, other_heads(rng)))
+    for target, same in ((near, True), (far, False)):
+        given = codes_of(target), target, target, False
+        assert torch.equal(alone.starts(*given)[0], helped.starts(*given)[0]) == same
+    error = [np.abs(one.starts(codes_of(far), far, far, False)[1] - far).max() for one in (alone, helped)]
+    assert error[1] < error[0] / 4
+
+
+def test_closed_lips_are_the_closest():
+    faces = talking(np.random.default_rng(10), 64)
+    faces[:, 65:68, 1] += np.linspace(0, 30, 64)[:, None]
+    faces[5, 65:68, 1] -= 100
+    assert lips_closed(faces).tolist() == [5, 0, 1, 2] and sorted(lips_closed(faces[:2])) == [0, 1]

@@ -105,6 +105,9 @@ class InvertConfig:
     locality_alpha: float = 30.0
     locality_psi: float = 0.5  # truncation of the random codes
     locality_every: int = 4  # steps; its weight is multiplied by this so that the mean stays
+    lambda_mouths: float = 10.0  # where lips hardly move: other heads' mouths shall change pictures as before tuning
+    mouths_every: int = 2  # steps; its weight is multiplied by this so that the mean stays
+    still_lips: float = 0.015  # share of the crop's side: lips whose gap varies less (5 % to 95 %) hardly move
     perceptual_side: int = 256  # larger pictures are averaged down to it for LPIPS and SSIM; 0 never
     checkpoint_s: float = 20.0
 
@@ -249,6 +252,7 @@ PAPER = {
         "pivot_rate": 0.0,
         "mouth_pixels": 1.0,
         "lambda_structure": 0.0,
+        "lambda_mouths": 0.0,
         "refine_steps": 0,
         "passes": 300,
         "batch_size": 1,

@@ -148,6 +148,7 @@ def tune_generator(
     config: InvertConfig = DEFAULTS,
     *,
     read_weights: ReadWeights | None = None,
+    mouth_offsets: torch.Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     checkpoints: Checkpoints | None = None,
@@ -158,7 +159,9 @@ def tune_generator(
 
     With `config.pivot_rate` the pivots move too, each when its frame is seen: a generator that knows the person badly
     then still learns what distinguishes the frames, instead of their average. `read_weights` weighs the pixels of L2.
-    With `config.lambda_structure` the pictures' structural similarity counts beside L2 and LPIPS.
+    With `config.lambda_structure` the pictures' structural similarity counts beside L2 and LPIPS. `mouth_offsets`
+    `[M, num_ws, 512]`: of codes whose mouths the shot does not show; a generator tuned to closed lips alone would
+    forget how to open them (`config.lambda_mouths`).
 
     `pivots`: float32 `[N, num_ws, 512]`; `read_crops` is asked for one step's frames, never for the whole shot.
     The frames and random codes of a step depend on (seed, step) alone: a run that goes on from a checkpoint makes the
@@ -189,6 +192,10 @@ def tune_generator(
             loss, micro_batch = _accumulate(*networks, seen, targets, pixels, config, dtype, micro_batch)
             if config.lambda_locality > 0 and step % config.locality_every == 0:
                 _add_locality(generator, *networks, seen[:1].detach(), config, dtype, (seed, step))
+            if mouth_offsets is not None and config.lambda_mouths > 0 and step % config.mouths_every == 0:
+                chosen = int(np.random.default_rng((seed, step)).integers(len(mouth_offsets)))
+                offset = mouth_offsets[chosen : chosen + 1].to(device)
+                _add_mouths(generator, tuned, weights, seen[:1].detach(), offset, config, dtype)
             if all_finite([p.grad for p in weights.values() if p.grad is not None]):
                 for optimiser in optimisers:
                     optimiser.step()
@@ -345,7 +352,27 @@ def _add_locality(generator, tuned, weights, perceptual, pivot, config, dtype, s
         loss = config.lambda_locality * config.locality_every * loss
         return list(torch.autograd.grad(loss, list(weights.values()), allow_unused=True))
 
-    (gradients,) = in_batches([0], 1, work, device=pivot.device)[1]
+    _add_gradient(weights, work, pivot.device)
+
+
+def _add_mouths(generator, tuned, weights, pivot, offset, config, dtype) -> None:
+    """Adds the gradient of what keeps the mouths: a code's change by `offset` shall change the tuned generator's
+    picture as it changed the other's. Squared error, scaled up for the steps that go without it."""
+    codes = torch.cat([pivot, pivot + offset]).float()
+
+    def work(_: list[int]) -> list[torch.Tensor]:
+        with torch.no_grad(), autocast(pivot.device, dtype):
+            before = generator.synthesise(codes).float().diff(dim=0)
+        with autocast(pivot.device, dtype):
+            after = tuned.synthesise(codes).float().diff(dim=0)
+        loss = config.lambda_mouths * config.mouths_every * (after - before).square().mean()
+        return list(torch.autograd.grad(loss, list(weights.values()), allow_unused=True))
+
+    _add_gradient(weights, work, pivot.device)
+
+
+def _add_gradient(weights: dict[str, nn.Parameter], work, device: torch.device) -> None:
+    (gradients,) = in_batches([0], 1, work, device=device)[1]
     for parameter, gradient in zip(weights.values(), gradients, strict=True):
         if gradient is not None:
             parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)

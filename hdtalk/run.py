@@ -21,7 +21,7 @@ from hdtalk.config import EditConfig
 from hdtalk.data import FaceTrack, SpeechFeatures, VideoInfo
 from hdtalk.device import resolve_device, resolve_precision
 from hdtalk.domain import judge_domain
-from hdtalk.errors import InputError, UsageError
+from hdtalk.errors import InputError, UsageError, WeightsError
 from hdtalk.images import shrink, to_crops, to_images
 from hdtalk.inputs import (
     PathLike,
@@ -43,10 +43,11 @@ from hdtalk.job import (
     is_claimed,
     write_atomically,
 )
-from hdtalk.landmark_codes import LandmarkCodes, OtherMouths, shot_sample
+from hdtalk.landmark_codes import LandmarkCodes, OtherMouths, lip_gaps, shot_sample
 from hdtalk.latent_space import latent_space
 from hdtalk.memory import keep_large_buffers
 from hdtalk.metrics.ssim import ssim
+from hdtalk.models.mouth_codes import MouthCodes
 from hdtalk.options import resolve
 from hdtalk.outputs import check_outputs
 from hdtalk.plan import (
@@ -257,12 +258,17 @@ class Run:
             encoded, pivots, content_hash = self._find_pivots(face, crops, inputs)
         with self._timed("tuning"):
             inputs["landmarks"] = array_hash(face.landmarks_px)
+            offsets = None
+            if self._lips_are_still(crops, face) and bundle.has("mouth_codes"):
+                offsets = self._mouth_codes().offsets()
+                inputs |= self._hashes("mouth_codes")
             tuning = self.job.stage("tuning", inputs={"pivots": content_hash, **inputs}, config=config, version=3)
             if not tuning.complete:
                 made = invert.tune_generator(
                     bundle.generator, bundle.perceptual, pivots.to(self.device), crops.read, config,
-                    read_weights=self._mouth_weights(crops, face), dtype=self.dtype, seed=self.config.seed,
-                    checkpoints=_Checkpoints(tuning), progress=lambda done, total: self.report("tuning", done, total),
+                    read_weights=self._mouth_weights(crops, face), mouth_offsets=offsets, dtype=self.dtype,
+                    seed=self.config.seed, checkpoints=_Checkpoints(tuning),
+                    progress=lambda done, total: self.report("tuning", done, total),
                 )  # fmt: skip
                 scores = self._score_inversion(crops, encoded, made.pivots.cpu(), made.generator)
                 weights = {f"weight.{name}": p.cpu().numpy() for name, p in _tuned_weights(made.generator).items()}
@@ -317,7 +323,7 @@ class Run:
 
         codes, others = None, None
         if bundle.has("mouth_codes"):
-            others = OtherMouths(bundle.mouth_codes, config)
+            others = OtherMouths(self._mouth_codes(), config)
         if config.joint and config.latent_space == "shot" and (others is not None or space.name == "shot"):
             codes = LandmarkCodes(shot_px, inversion.pivots[sample], crops.track.resolution, config, others)
         too_short = codes is None and config.latent_space == "shot" != space.name  # then codes stay near the pivots
@@ -600,6 +606,18 @@ class Run:
             return 1 + (weight - 1) * regions.mouth_mask(landmarks_px, side)
 
         return read
+
+    def _mouth_codes(self) -> MouthCodes:
+        codes = self.bundle.mouth_codes
+        if codes.basis.shape[1] != self.bundle.generator.num_ws:
+            raise WeightsError(f"bundle {self.bundle.name}: its mouth_codes are of another generator. Make them anew.")
+        return codes
+
+    def _lips_are_still(self, crops: Crops, face: FaceTrack) -> bool:
+        """Whether the shot hardly shows the mouth open: its generator would forget how mouths do."""
+        quads_px, side = crops.track.quads_px[crops.rows], crops.track.resolution
+        gaps = lip_gaps(crop.landmarks_to_crop(face.landmarks_px[crops.rows], quads_px, side)) / side
+        return float(np.subtract(*np.percentile(gaps, [95, 5]))) < self.config.invert.still_lips
 
     def _lower_face(self, crops: Crops, targets: Targets) -> Callable[[np.ndarray], np.ndarray] | None:
         """Masks of mouth and jaw by output frame where only they are pasted (region lower, or auto decides so)."""

@@ -96,6 +96,25 @@ def test_tuning_lowers_equation_4_and_leaves_the_given_generator_and_the_mapping
     assert not any(p.requires_grad for p in made.generator.parameters())
 
 
+def test_a_tuned_generator_remembers_mouths_that_the_shot_does_not_show(tiny_networks, tiny_crops):
+    """What an offset of the codes changes of the picture stays nearer to what it changed before."""
+    crops, ws = (array[:1] for array in tiny_crops)
+    networks = tiny_networks.generator, tiny_networks.perceptual
+    offsets = 0.5 * torch.randn(3, *ws.shape[1:], generator=torch.Generator().manual_seed(3))
+    config = dataclasses.replace(CONFIG, steps=30, lambda_locality=0.0, lambda_mouths=100.0, pivot_rate=0.0)
+
+    def change(generator):
+        with torch.no_grad():
+            return torch.stack([generator.synthesise(ws + d) - generator.synthesise(ws) for d in offsets.split(1)])
+
+    forgot, remembers = (
+        invert.tune_generator(*networks, ws, lambda i: crops[i], config, mouth_offsets=given).generator
+        for given in (None, offsets)
+    )
+    lost = [(change(g) - change(networks[0])).square().mean() for g in (forgot, remembers)]
+    assert lost[1] < 0.7 * lost[0]
+
+
 @pytest.mark.parametrize("structure", [0.0, 0.7])
 def test_first_step_s_loss_is_equation_4_written_plainly(tiny_networks, tiny_crops, structure):
     crops, ws = tiny_crops

@@ -20,3 +20,7 @@ class MouthCodes(nn.Module):
         self.register_buffer("moves", torch.zeros(samples, 68, 2))
         self.register_buffer("coordinates", torch.zeros(samples, components))
         self.register_buffer("basis", torch.zeros(components, num_ws, 512))
+
+    def offsets(self) -> torch.Tensor:
+        """Of the codes, `[samples, num_ws, 512]`."""
+        return torch.einsum("nk,kld->nld", self.coordinates, self.basis)

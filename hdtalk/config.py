@@ -107,7 +107,8 @@ class InvertConfig:
     locality_every: int = 4  # steps; its weight is multiplied by this so that the mean stays
     lambda_mouths: float = 10.0  # where lips hardly move: other heads' mouths shall change pictures as before tuning
     mouths_every: int = 2  # steps; its weight is multiplied by this so that the mean stays
-    still_lips: float = 0.015  # share of the crop's side: lips whose gap varies less (5 % to 95 %) hardly move
+    still_lips: float = 0.015  # share of the crop's side: lips whose gap varies less (5 % to 95 %) hardly move, ...
+    still_steps: int = 140  # ... and more steps would make the generator forget how they open
     perceptual_side: int = 256  # larger pictures are averaged down to it for LPIPS and SSIM; 0 never
     checkpoint_s: float = 20.0
 

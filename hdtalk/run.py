@@ -261,6 +261,7 @@ class Run:
             offsets = None
             if self._lips_are_still(crops, face) and bundle.has("mouth_codes"):
                 offsets = self._mouth_codes().offsets()
+                config = dataclasses.replace(config, steps=min(config.steps, config.still_steps))
                 inputs |= self._hashes("mouth_codes")
             tuning = self.job.stage("tuning", inputs={"pivots": content_hash, **inputs}, config=config, version=3)
             if not tuning.complete:

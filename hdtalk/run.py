@@ -259,7 +259,7 @@ class Run:
         with self._timed("tuning"):
             inputs["landmarks"] = array_hash(face.landmarks_px)
             offsets = None
-            if self._lips_are_still(crops, face) and bundle.has("mouth_codes"):
+            if bundle.has("mouth_codes") and self._lips_are_still(crops, face):
                 offsets = self._mouth_codes().offsets()
                 config = dataclasses.replace(config, steps=min(config.steps, config.still_steps))
                 inputs |= self._hashes("mouth_codes")

@@ -259,7 +259,8 @@ def _inputs(item: Item, bench: Bench) -> list[str]:
 def _check_settings(folder: Path, wanted: dict[str, Any], clips: dict[str, list[str]]) -> dict[str, list[str]]:
     """The clips whose videos the folder holds, with their inputs. Raises UsageError where they were made with other
     settings, with unknown ones, or of other inputs."""
-    if not (folder.is_dir() and _videos_of(folder)):
+    videos = _videos_of(folder) if folder.is_dir() else {}
+    if not videos:
         return {}
     try:
         had = {"frames": None, "clips": {}} | json.loads((folder / SETTINGS).read_text())
@@ -270,7 +271,7 @@ def _check_settings(folder: Path, wanted: dict[str, Any], clips: dict[str, list[
             f"{folder}: its videos were made with other settings ({', '.join(different)}; see {SETTINGS} there). "
             "Choose another --out, or delete this folder."
         )
-    made = {clip: inputs for clip, inputs in had["clips"].items() if clip in _videos_of(folder)}
+    made = {clip: inputs for clip, inputs in had["clips"].items() if clip in videos}
     if others := [clip for clip in made.keys() & clips if made[clip] != clips[clip]]:
         raise UsageError(
             f"{folder}: {min(others)} was made of other files than the test set holds. Choose another --out, or delete "

@@ -15,12 +15,12 @@ from typing import Any
 
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import DISK_FULL, HDTalkError, InputError, ResourceError, Stopped, UsageError
+from hdtalk.files import file_hash, write_atomically
 from hdtalk.inputs import emotion_source, read_landmarks
-from hdtalk.job import array_hash, folder_beside, is_claimed, write_atomically
+from hdtalk.job import array_hash, folder_beside, is_claimed
 from hdtalk.media import VIDEO_SUFFIXES
 from hdtalk.options import resolve
 from hdtalk.pipeline import EditResult, InversionResult, edit_video, invert_video
-from hdtalk.store import file_hash
 from hdtalk.weights import load_bundle
 
 log = logging.getLogger(__name__)

@@ -295,8 +295,8 @@ def evaluate(paths, methods, crop, bundle, device, json_path, csv_path, markdown
     from hdtalk import evaluate as evaluation
     from hdtalk import scores
     from hdtalk.device import resolve_device
+    from hdtalk.files import write_atomically
     from hdtalk.instruments import installed_instruments
-    from hdtalk.job import write_atomically
     from hdtalk.outputs import check_outputs
 
     writers = [(json_path, scores.to_json), (csv_path, scores.to_csv), (markdown_path, scores.to_markdown)]

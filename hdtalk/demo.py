@@ -12,8 +12,9 @@ from hdtalk.crop import crop_faces
 from hdtalk.device import resolve_device
 from hdtalk.errors import InputError, UsageError
 from hdtalk.evaluate import Pair, evaluate, face_boxes
+from hdtalk.files import write_atomically
 from hdtalk.instruments import installed_instruments
-from hdtalk.job import folder_beside, is_claimed, write_atomically
+from hdtalk.job import folder_beside, is_claimed
 from hdtalk.media import read_frames
 from hdtalk.pipeline import EditResult, edit_video
 from hdtalk.scores import Evaluation

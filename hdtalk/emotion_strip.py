@@ -18,7 +18,8 @@ from hdtalk.data import FaceTrack, SpeechFeatures
 from hdtalk.draw import draw_landmarks
 from hdtalk.emotion import SPAN_FRAMES, mix_codes, named_code, parse_emotion, voice_code
 from hdtalk.errors import InputError, UsageError
-from hdtalk.job import Job, stoppable, write_atomically
+from hdtalk.files import write_atomically
+from hdtalk.job import Job, stoppable
 from hdtalk.media import read_frames
 from hdtalk.models.speech import EMOTIONS, SpeechModel
 from hdtalk.options import resolve

@@ -30,12 +30,13 @@ from typing import TextIO
 import numpy as np
 
 from hdtalk.errors import DISK_FULL, HDTalkError, InputError, ResourceError, Stopped, UsageError
+from hdtalk.files import file_hash, write_atomically
 
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 CLAIMS = "unfinished.json"
-_OWN_FILE = re.compile(r"stage\.json|\d{6,}\.safetensors|\.(stage\.json|\d{6,}\.safetensors)\.part")
+_OWN_FILE = re.compile(r"stage\.json|\d{6,}\.safetensors|\.(stage\.json|\d{6,}\.safetensors)(\.\w+)?\.part")
 
 
 class Job:
@@ -253,20 +254,6 @@ def fingerprint(name: str, inputs: Mapping[str, str], config: object, version: i
     return _sha256(json.dumps(content, sort_keys=True, default=_plain).encode())
 
 
-def file_hash(path: str | os.PathLike, *, missing_ok: bool = False) -> str:
-    """sha256 of a file's content, read in pieces."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except FileNotFoundError:
-        if not missing_ok:
-            raise
-        return ""
-    return digest.hexdigest()
-
-
 def array_hash(array: np.ndarray) -> str:
     """Hash of an array's shape, type and content."""
     return _sha256(f"{array.dtype} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
@@ -275,25 +262,6 @@ def array_hash(array: np.ndarray) -> str:
 def held_bytes(folder: Path, stages: Iterable[str]) -> int:
     """Size of what the stages of a job, if there is one, hold on disk."""
     return sum(path.stat().st_size for stage in stages for path in (folder / stage).glob("*.safetensors"))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes, flushes to disk, renames: a reader sees the old file or the new one, never a part."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 @contextlib.contextmanager

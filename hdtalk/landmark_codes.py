@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.distance import cdist
 
 from hdtalk.config import OptimiseConfig
-from hdtalk.face_units import LIPS_INNER_LOWER, LIPS_INNER_UPPER
+from hdtalk.face_units import lip_gap
 from hdtalk.models.mouth_codes import MouthCodes
 
 DEFAULTS = OptimiseConfig()
@@ -122,13 +122,8 @@ class LandmarkCodes:
 
 def lips_closed(shot_px: np.ndarray) -> np.ndarray:
     """The rows of landmarks `[N, 68, 2]` with the lips closest, a sixteenth of them and at least three."""
-    gaps = lip_gaps(shot_px)
+    gaps = lip_gap(shot_px)
     return np.argsort(gaps, kind="stable")[: max(3, len(gaps) // 16)]
-
-
-def lip_gaps(landmarks_px: np.ndarray) -> np.ndarray:
-    """How far the inner lips are apart in aligned crops, `[N, 68, 2]` -> `[N]`."""
-    return (landmarks_px[:, LIPS_INNER_LOWER, 1] - landmarks_px[:, LIPS_INNER_UPPER, 1]).mean(1)
 
 
 class _KernelRidge:

@@ -14,9 +14,9 @@ from hdtalk.data import FaceTrack, SpeechFeatures
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import InputError, UsageError
 from hdtalk.face_landmarks import known_track
+from hdtalk.files import temporary
 from hdtalk.inputs import read_landmarks, source_name
 from hdtalk.plan import frame_order, frames_looked_at, used_frames
-from hdtalk.store import temporary
 
 Speech = str | os.PathLike | np.ndarray | SpeechFeatures
 

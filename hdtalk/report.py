@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import safe_open
 
 from hdtalk.draw import draw_landmarks
-from hdtalk.job import write_atomically
+from hdtalk.files import write_atomically
 from hdtalk.media import probe, read_frames
 
 STRIP_FRAMES = 8

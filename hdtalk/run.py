@@ -22,6 +22,8 @@ from hdtalk.data import FaceTrack, SpeechFeatures, VideoInfo
 from hdtalk.device import resolve_device, resolve_precision
 from hdtalk.domain import judge_domain
 from hdtalk.errors import InputError, UsageError, WeightsError
+from hdtalk.face_units import lip_gap
+from hdtalk.files import file_hash, write_atomically
 from hdtalk.images import shrink, to_crops, to_images
 from hdtalk.inputs import (
     PathLike,
@@ -32,18 +34,8 @@ from hdtalk.inputs import (
     read_landmarks,
     source_name,
 )
-from hdtalk.job import (
-    Job,
-    Stage,
-    array_hash,
-    check_stage_folders,
-    file_hash,
-    folder_beside,
-    held_bytes,
-    is_claimed,
-    write_atomically,
-)
-from hdtalk.landmark_codes import LandmarkCodes, OtherMouths, lip_gaps, shot_sample
+from hdtalk.job import Job, Stage, array_hash, check_stage_folders, folder_beside, held_bytes, is_claimed
+from hdtalk.landmark_codes import LandmarkCodes, OtherMouths, shot_sample
 from hdtalk.latent_space import latent_space
 from hdtalk.memory import keep_large_buffers
 from hdtalk.metrics.ssim import ssim
@@ -258,16 +250,16 @@ class Run:
             encoded, pivots, content_hash = self._find_pivots(face, crops, inputs)
         with self._timed("tuning"):
             inputs["landmarks"] = array_hash(face.landmarks_px)
-            offsets = None
-            if bundle.has("mouth_codes") and self._lips_are_still(crops, face):
-                offsets = self._mouth_codes().offsets()
+            still = bundle.has("mouth_codes") and self._lips_are_still(crops, face)
+            if still:
                 config = dataclasses.replace(config, steps=min(config.steps, config.still_steps))
                 inputs |= self._hashes("mouth_codes")
             tuning = self.job.stage("tuning", inputs={"pivots": content_hash, **inputs}, config=config, version=3)
             if not tuning.complete:
                 made = invert.tune_generator(
                     bundle.generator, bundle.perceptual, pivots.to(self.device), crops.read, config,
-                    read_weights=self._mouth_weights(crops, face), mouth_offsets=offsets, dtype=self.dtype,
+                    read_weights=self._mouth_weights(crops, face),
+                    mouth_offsets=self._mouth_codes().offsets() if still else None, dtype=self.dtype,
                     seed=self.config.seed, checkpoints=_Checkpoints(tuning),
                     progress=lambda done, total: self.report("tuning", done, total),
                 )  # fmt: skip
@@ -617,7 +609,7 @@ class Run:
     def _lips_are_still(self, crops: Crops, face: FaceTrack) -> bool:
         """Whether the shot hardly shows the mouth open: its generator would forget how mouths do."""
         quads_px, side = crops.track.quads_px[crops.rows], crops.track.resolution
-        gaps = lip_gaps(crop.landmarks_to_crop(face.landmarks_px[crops.rows], quads_px, side)) / side
+        gaps = lip_gap(crop.landmarks_to_crop(face.landmarks_px[crops.rows], quads_px, side)) / side
         return float(np.subtract(*np.percentile(gaps, [95, 5]))) < self.config.invert.still_lips
 
     def _lower_face(self, crops: Crops, targets: Targets) -> Callable[[np.ndarray], np.ndarray] | None:

@@ -2,12 +2,10 @@
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ from hdtalk.architectures import ARCHITECTURES, ROLES, recognise
 from hdtalk.checkpoints import read_checkpoint
 from hdtalk.download import Progress, download
 from hdtalk.errors import UsageError, WeightsError
+from hdtalk.files import file_hash, temporary, write_atomically
 from hdtalk.registry import FFHQ_SIZES, OFFICIAL_FILES, OfficialFile
 
 
@@ -179,36 +178,11 @@ def save_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: 
         save_file(copies, unfinished, {"format": "pt", **metadata})
 
 
-def file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_hash(path: Path, sha256: str) -> None:
     """Raise WeightsError unless the file's hash is, or begins with, `sha256`."""
     actual = file_hash(path)
     if not actual.startswith(sha256):
         raise WeightsError(f"{path}: sha256 is {actual[:12]}..., should be {sha256[:12]}...; it is damaged or another.")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    with temporary(path) as unfinished:
-        unfinished.write_bytes(content)
-
-
-@contextlib.contextmanager
-def temporary(path: Path) -> Iterator[Path]:
-    """A new file beside `path` that takes its name when the block succeeds, and vanishes when it fails."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        yield Path(name)
-        with open(name, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -19,12 +19,12 @@ from hdtalk.architectures import ARCHITECTURES, ROLES, Recognised, describe, rec
 from hdtalk.checkpoints import guarded, read_checkpoint
 from hdtalk.device import resolve_device
 from hdtalk.errors import UsageError, WeightsError
+from hdtalk.files import file_hash, write_atomically
 from hdtalk.store import (
     BundleFile,
     adopt,
     check_hash,
     fetch,
-    file_hash,
     home,
     installed_files,
     locked,
@@ -32,7 +32,6 @@ from hdtalk.store import (
     save_safetensors,
     store_folder,
     verify,
-    write_atomically,
 )
 
 __all__ = [  # the one entry to all that concerns weights

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "hdtalk"
 WEIGHTS = ["checkpoints", "conversion", "architectures", "registry", "download", "store", "weights"]
 # lower number: lower layer; a module may import its own layer only where SIBLINGS allows it
 LAYER = {
-    **dict.fromkeys(["errors", "config", "data", "memory", "py", "ahead"], 0),
+    **dict.fromkeys(["errors", "config", "data", "files", "memory", "py", "ahead"], 0),
     **dict.fromkeys(["device", "descent", "draw", "images", "muon", "options", "domain", "regions", "latent_space"], 1),
     **dict.fromkeys(["windows", "audio_bands", "face_units", "outputs", "soundtrack", "squares", "tonemap"], 1),
     **dict.fromkeys(["landmark_codes", "generators", "models", "losses", "metrics", "command"], 1),

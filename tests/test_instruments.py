@@ -16,7 +16,7 @@ from hdtalk.evaluate import Pair, evaluate
 from hdtalk.instruments import Instruments, _provenance, face_tracker, installed_instruments
 from hdtalk.losses.perceptual import PerceptualLoss
 from hdtalk.media import VideoWriter
-from hdtalk.models.integral_regressor import IntegralRegressor
+from hdtalk.models.integral_regressor import CloseRegressor
 from hdtalk.models.syncnet import SyncNet
 from hdtalk.soundtrack import Soundtrack
 
@@ -72,14 +72,16 @@ def test_landmarks_come_from_the_net_that_no_loss_has_seen(home, tiny_bundle_fol
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle_folder, folder)
     torch.manual_seed(1)
-    network = IntegralRegressor(width=4).eval()
-    torch.nn.init.normal_(network.maps.weight)
-    weights.write_bundle_file(folder, "landmarker_eval", network.state_dict(), "integral_regressor", {"width": 4})
+    sizes = {"width": 4, "mouth_width": 4}
+    network = CloseRegressor(**sizes).eval()
+    for part in (network.face, network.mouth):
+        torch.nn.init.normal_(part.maps.weight)
+    weights.write_bundle_file(folder, "landmarker_eval", network.state_dict(), "close_regressor", sizes)
     instruments = installed_instruments(str(folder))
     with torch.inference_mode():
         expected = network(torch.from_numpy(crops).permute(0, 3, 1, 2) / 127.5 - 1).numpy()
     np.testing.assert_allclose(instruments.landmarks(crops), expected, atol=0.5)  # stored as float16
-    assert "integral_regressor of bundle tiny, which no loss has seen" in instruments.made_by["F-LD"]
+    assert "close_regressor of bundle tiny, which no loss has seen" in instruments.made_by["F-LD"]
 
 
 def test_landmarks_by_the_demo_net_are_called_a_stand_in_in_another_bundle(home):

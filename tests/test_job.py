@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from hdtalk.errors import HDTalkError, InputError, ResourceError, Stopped, UsageError
-from hdtalk.job import Job, array_hash, file_hash, fingerprint, stoppable, write_atomically
+from hdtalk.files import file_hash, write_atomically
+from hdtalk.job import Job, array_hash, fingerprint, stoppable
 from hdtalk.run import STAGES
 
 

@@ -12,6 +12,7 @@ from official_keys import filled
 import hdtalk
 from hdtalk import weights
 from hdtalk.errors import WeightsError
+from hdtalk.files import file_hash
 from hdtalk.generators.stylegan2 import Generator
 
 TINY = dict(resolution=16, channel_base=128, channel_max=8, w_dim=8, z_dim=8, num_mapping_layers=2)
@@ -419,7 +420,7 @@ def test_adopted_by_hash_under_the_official_name(tmp_path, home, monkeypatch):
 
     path = tmp_path / "renamed.bin"
     torch.save(filled(official_keys.fan(num_modules=1, width=16)), path)
-    known = replace(registry.OFFICIAL_FILES[3], sha256=store.file_hash(path)[:10])
+    known = replace(registry.OFFICIAL_FILES[3], sha256=file_hash(path)[:10])
     monkeypatch.setattr(store, "OFFICIAL_FILES", (known,))
     assert weights.adopt(path).file == known.name and (home / "weights" / known.name).is_file()
 

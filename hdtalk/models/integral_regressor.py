@@ -2,8 +2,11 @@
 
 What a generator was optimised against cannot judge it; this one shares neither architecture, loss nor seed with
 FAN. No map is ever compared with a target: each is turned into its centre of mass (Sun et al., "Integral Human Pose
-Regression", ECCV 2018), and only that coordinate is learned.
+Regression", ECCV 2018), and only that coordinate is learned. One network reads the whole face, a second one looks at
+the mouth from near: a pass over the whole face sees it too coarsely to tell how far the lips are apart.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,18 +15,80 @@ from torch import nn
 from hdtalk.models.fan import SIDE_PX
 from hdtalk.models.pointwise import StridedPointwise
 
-MAP_SIDE = 64  # cells of the maps whose centres of mass are the landmarks
+MOUTH_FROM = 48  # of the 68 points of iBUG; the mouth's are the last
+CELL_PX = 4  # of the maps whose centres of mass are the landmarks
+WINDOW_SHARE = 0.5  # side of the window about the mouth, of the longer side of the face's points
+WINDOW_PX = 128  # the side it is brought to
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Upright squares in N pictures: centres float32 `[N, 2]` and half sides `[N]`, in pixels of the picture."""
+
+    centres_px: torch.Tensor
+    half_sides_px: torch.Tensor
+
+    def cut(self, images: torch.Tensor) -> torch.Tensor:
+        """What they show of `images` `[N, C, S, S]`, as `[N, C, WINDOW_PX, WINDOW_PX]`; what is beyond is smeared."""
+        half = images.shape[-1] / 2
+        theta = torch.zeros(len(images), 2, 3, device=images.device)
+        theta[:, 0, 0] = theta[:, 1, 1] = self.half_sides_px / half
+        theta[:, :, 2] = self.centres_px / half - 1
+        grid = F.affine_grid(theta, [len(images), 1, WINDOW_PX, WINDOW_PX], align_corners=False)
+        return F.grid_sample(images, grid.to(images.dtype), "bilinear", "border", align_corners=False)
+
+    def from_picture(self, points_px: torch.Tensor) -> torch.Tensor:
+        """Points `[N, K, 2]` of the pictures, in pixels of the windows as they are cut."""
+        return (points_px - self._corners) * (WINDOW_PX / 2 / self.half_sides_px)[:, None, None]
+
+    def to_picture(self, points_px: torch.Tensor) -> torch.Tensor:
+        """Points `[N, K, 2]` of the windows, in pixels of the pictures."""
+        return points_px * (self.half_sides_px * 2 / WINDOW_PX)[:, None, None] + self._corners
+
+    @property
+    def _corners(self) -> torch.Tensor:
+        return (self.centres_px - self.half_sides_px[:, None])[:, None]
+
+
+def mouth_windows(landmarks_px: torch.Tensor) -> Windows:
+    """About the middle of the mouth's points, as large as the face of `landmarks_px` `[N, 68, 2]` asks for."""
+    extent = (landmarks_px.amax(1) - landmarks_px.amin(1)).amax(-1)
+    return Windows(landmarks_px[:, MOUTH_FROM:].mean(1), extent * (WINDOW_SHARE / 2))
+
+
+class CloseRegressor(nn.Module):
+    """68 landmarks: those of `face`, and in place of its mouth the 20 that `mouth` reads in a window about it.
+
+    `width`, `mouth_width`: those of the two networks.
+    """
+
+    def __init__(self, width: int = 32, mouth_width: int = 24):
+        super().__init__()
+        self.face = IntegralRegressor(width)
+        self.mouth = IntegralRegressor(mouth_width, 68 - MOUTH_FROM)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """`images`: RGB `[N, 3, 256, 256]` in [-1, 1] -> landmarks float32 `[N, 68, 2]`, (x, y) pixels of the image.
+
+        Pixel centres lie at whole numbers plus one half. Raises ValueError for another image size.
+        """
+        if list(images.shape[1:]) != [3, SIDE_PX, SIDE_PX]:
+            raise ValueError(f"images must have shape [N, 3, {SIDE_PX}, {SIDE_PX}], got {list(images.shape)}")
+        landmarks_px = self.face(images)
+        windows = mouth_windows(landmarks_px)
+        mouth_px = windows.to_picture(self.mouth(windows.cut(images)))
+        return torch.cat([landmarks_px[:, :MOUTH_FROM], mouth_px], 1)
 
 
 class IntegralRegressor(nn.Module):
-    """Residual network down to 8 x 8 cells, back up to 64 x 64 over lateral connections, one centre of mass a landmark.
+    """Residual network down to a 32nd of the side, back up to a quarter over lateral connections, one centre of mass a
+    landmark.
 
     `width`: channels of the first stage; the four stages have 1, 2, 4 and 6 times as many, the way up 2 times.
     """
 
-    def __init__(self, width: int = 32, num_landmarks: int = 68):
+    def __init__(self, width: int, num_landmarks: int = 68):
         super().__init__()
-        self.num_landmarks = num_landmarks
         widths = [width * k for k in (1, 2, 4, 6)]
         self.stem = _conv(3, width, 5, stride=2)
         pairs = zip([width, *widths], widths, strict=False)
@@ -34,12 +99,7 @@ class IntegralRegressor(nn.Module):
         nn.init.zeros_(self.maps.weight)  # even maps: everything in the middle
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """`images`: RGB `[N, 3, 256, 256]` in [-1, 1] -> landmarks float32 `[N, 68, 2]`, (x, y) pixels of the image.
-
-        Pixel centres lie at whole numbers plus one half. Raises ValueError for another image size.
-        """
-        if list(images.shape[1:]) != [3, SIDE_PX, SIDE_PX]:
-            raise ValueError(f"images must have shape [N, 3, {SIDE_PX}, {SIDE_PX}], got {list(images.shape)}")
+        """`images`: RGB `[N, 3, S, S]` in [-1, 1], S a multiple of 32 -> float32 `[N, num_landmarks, 2]`, (x, y) px."""
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
         features = []
         for stage in self.stages:
@@ -48,10 +108,10 @@ class IntegralRegressor(nn.Module):
         x = self.lateral[-1](features[-1])
         for k in range(len(self.merge) - 1, -1, -1):
             x = self.merge[k](self.lateral[k](features[k]) + F.interpolate(x, scale_factor=2, mode="nearest"))
-        share = self.maps(x).float().flatten(2).softmax(-1).unflatten(2, (MAP_SIDE, MAP_SIDE))  # [N, 68, 64, 64]
-        cells = torch.arange(MAP_SIDE, device=x.device) + 0.5
-        centre = torch.stack([(share.sum(2) * cells).sum(-1), (share.sum(3) * cells).sum(-1)], -1)  # [N, 68, 2]
-        return centre * (SIDE_PX / MAP_SIDE)
+        share = self.maps(x).float().flatten(2).softmax(-1).unflatten(2, x.shape[2:])  # [N, num_landmarks, S/4, S/4]
+        cells = torch.arange(x.shape[-1], device=x.device) + 0.5
+        centre = torch.stack([(share.sum(2) * cells).sum(-1), (share.sum(3) * cells).sum(-1)], -1)
+        return centre * CELL_PX
 
 
 class _Residual(nn.Module):

@@ -19,7 +19,7 @@ import numpy as np
 
 from hdtalk.data import FaceTrack, VideoInfo
 from hdtalk.errors import InputError, UsageError
-from hdtalk.job import write_atomically
+from hdtalk.files import write_atomically
 from hdtalk.media import VIDEO_SUFFIXES, VideoWriter, probe, read_frames
 from hdtalk.soundtrack import Soundtrack, decode_audio, open_audio
 

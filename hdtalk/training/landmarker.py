@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hdtalk.face_units import lip_gap
 from hdtalk.losses.landmark import gaussian_heatmaps
 from hdtalk.models.fan import FAN, STRIDE_PX, centroids, heatmaps_to_landmarks
-from hdtalk.models.integral_regressor import IntegralRegressor
+from hdtalk.models.integral_regressor import MOUTH_FROM, WINDOW_PX, CloseRegressor, Windows, mouth_windows
 from hdtalk.training.augment import (
+    Placement,
     camera_faults,
     occlude,
     place_images,
@@ -40,6 +42,15 @@ def normalised_error(predicted_px: np.ndarray, truth_px: np.ndarray) -> np.ndarr
     return 100 * np.linalg.norm(predicted_px - truth_px, axis=-1).mean(-1) / inter_ocular
 
 
+def lip_gap_fit(predicted_px: np.ndarray, truth_px: np.ndarray) -> tuple[float, float]:
+    """By how much the gap of the inner lips that a net sees grows with the true one, `[N,68,2]` each, and their
+    correlation: 1 and 1 at best, 0 and 0 where either never changes."""
+    seen, true = (gap - gap.mean() for gap in (lip_gap(predicted_px), lip_gap(truth_px)))
+    together = float((seen * true).mean())
+    spread = float((true**2).mean())
+    return together / max(spread, 1e-12), together / max(np.sqrt(spread * (seen**2).mean()), 1e-12)
+
+
 def draw_landmarks(image: np.ndarray, landmarks_px: np.ndarray) -> np.ndarray:
     """uint8 RGB picture with a green dot at each point."""
     image = np.ascontiguousarray(image)
@@ -54,8 +65,9 @@ class _LandmarkTask(Task):
     def __init__(self, config: TrainConfig, data: DeviceStills, validation: DeviceStills, net: nn.Module, sizes: dict):
         super().__init__(config)
         self.data, self.validation, self.sizes = data, validation, sizes
+        self.trained_on = data.table.description
         self.networks = {"net": net.to(self.device).to(memory_format=torch.channels_last)}
-        self.optimisers = {"main": torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-4)}
+        self.optimisers = {"main": _optimiser(net, config)}
         self.run = Replayed(net, config)
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,28 +79,36 @@ class _LandmarkTask(Task):
 
     def validate(self, averages):
         rng = np.random.default_rng(1)
-        clean, spoilt, tiles = [], [], []
+        clean, spoilt, seen, tiles = [], [], [], []
         count = min(240, len(self.validation))
         for part in np.array_split(np.arange(count), min(10, count)):
             points = self.validation.table.landmarks_px[part]
-            clean.append(normalised_error(self.predict(averages["net"], self.validation.images(part)), points))
+            predicted = self.predict(averages["net"], self.validation.images(part))
+            clean.append(normalised_error(predicted, points))
+            seen.append(predicted)
             images, points = augmented(self.validation, part, rng)
             predicted = self.predict(averages["net"], images)
             spoilt.append(normalised_error(predicted, points))
             tiles += [draw_landmarks(*pair) for pair in zip(to_uint8(images[:4]), predicted[:4], strict=True)]
         clean, spoilt = np.concatenate(clean), np.concatenate(spoilt)
+        slope, correlation = lip_gap_fit(np.concatenate(seen), self.validation.table.landmarks_px[:count])
         measures = {
             "nme_percent": float(clean.mean()),
             "failures_percent": float((clean > 8).mean() * 100),
             "augmented_nme_percent": float(spoilt.mean()),
             "augmented_failures_percent": float((spoilt > 8).mean() * 100),
+            "lip_gap_slope": slope,
+            "lip_gap_correlation": correlation,
         }
         rows = [tiles[i : i + 10] for i in range(0, len(tiles) - 9, 10)]
         return measures, picture_grid(rows) if rows else None
 
     def _export(self, role: str, architecture: str, averages, folder: Path, measures) -> None:
-        described = self.data.table.description
-        write_network(folder, role, averages["net"], architecture, self.sizes, described, measures)
+        write_network(folder, role, averages["net"], architecture, self.sizes, self.trained_on, measures)
+
+
+def _optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-4)
 
 
 def place_loss(heatmaps: torch.Tensor, points_px: torch.Tensor) -> torch.Tensor:
@@ -150,19 +170,58 @@ class LandmarkerTask(_LandmarkTask):
         self._export("landmarker", "fan", averages, folder, measures)
 
 
-class IntegralRegressorTask(_LandmarkTask):
-    """The measuring net: coordinates straight from the picture, other augmentation seed, other architecture."""
+def wing_like(found_px: torch.Tensor, truth_px: torch.Tensor) -> torch.Tensor:
+    """Distance of points `[N, K, 2]`: steep near zero, as Wing loss is; a scalar."""
+    error = (found_px.float() - truth_px).abs() / 2
+    return torch.log1p(error).mean() + 0.02 * error.mean()
+
+
+class CloseRegressorTask(_LandmarkTask):
+    """The measuring net: coordinates straight from the picture, other augmentation seed, other architecture.
+
+    Here its look at the whole face is trained; `MouthRegressorTask` trains the one from near.
+    """
 
     name = "landmarker_eval"
 
     def __init__(self, config, data, validation, sizes):
         torch.manual_seed(config.seed + 1)
-        super().__init__(config, data, validation, IntegralRegressor(**sizes), sizes)
+        self.judge = CloseRegressor(**sizes)
+        super().__init__(config, data, validation, self.judge, sizes)
+        self.run = Replayed(self.judge.face, config)
 
     def step(self, step, progress, rng):
         images, points = self.batch(np.random.default_rng((1, *rng.integers(1 << 32, size=2))))
-        error = (self.run(images).float() - points).abs() / 2  # px; Wing-like: steep near zero
-        loss = torch.log1p(error).mean() + 0.02 * error.mean()
+        loss = wing_like(self.run(images), points)
+        self.update(loss)
+        return {"loss": loss}
+
+    def predict(self, net, images):
+        with self.autocast():
+            return net.face(images).float().cpu().numpy()
+
+    def export(self, averages, folder, measures):
+        self._export("landmarker_eval", "close_regressor", averages, folder, measures)
+
+
+class MouthRegressorTask(CloseRegressorTask):
+    """The measuring net's look at the mouth, in windows as its look at the face may place them; that one, `network`'s
+    (`trained_on`: what it has seen), stays as it is."""
+
+    name = "landmarker_eval_mouth"
+
+    def __init__(self, config, data, validation, sizes, network: CloseRegressor, trained_on: str):
+        super().__init__(config, data, validation, sizes)
+        self.trained_on = f"{trained_on}; the mouth from near: {data.table.description}"
+        self.judge.load_state_dict(network.state_dict())
+        self.judge.face.requires_grad_(False).eval()
+        self.optimisers = {"main": _optimiser(self.judge.mouth, config)}
+        self.run = Replayed(self.judge.mouth, config)
+
+    def step(self, step, progress, rng):
+        rng = np.random.default_rng((2, *rng.integers(1 << 32, size=2)))
+        images, points = window_batch(self.data, self.data.draw(rng, self.config.batch_size), rng)
+        loss = wing_like(self.run(images), points)
         self.update(loss)
         return {"loss": loss}
 
@@ -170,5 +229,24 @@ class IntegralRegressorTask(_LandmarkTask):
         with self.autocast():
             return net(images).float().cpu().numpy()
 
-    def export(self, averages, folder, measures):
-        self._export("landmarker_eval", "integral_regressor", averages, folder, measures)
+
+def window_batch(
+    data: DeviceStills, indices: np.ndarray, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Windows about mouths [N,3,128,128] in [-1,1] and their points float32 [N,20,2] (px), of pictures moved, mirrored,
+    covered and spoilt; the windows lie as a look at the face might place them."""
+    count = len(indices)
+    placement = random_placement(rng, count, (0.68, 1.3), 14.0, 0.0)
+    points = torch.from_numpy(place_points(data.table.landmarks_px[indices], SIDE_PX, placement))
+    windows = mouth_windows(points)
+    half = windows.half_sides_px.numpy()
+    centres = windows.centres_px.numpy() + np.clip(rng.normal(size=(count, 2)), -2, 2) * half[:, None] * 0.08
+    half = half * np.exp(np.clip(rng.normal(size=count), -2, 2) * 0.08)
+    windows = Windows(torch.from_numpy(centres.astype(np.float32)), torch.from_numpy(half.astype(np.float32)))
+    # the same squares, as a further placement: the window's middle goes to 0 and its side to [-1, 1]
+    larger = (SIDE_PX / 2 / half).astype(np.float32)
+    shift = (placement.shift - (centres / (SIDE_PX / 2) - 1)) * larger[:, None]
+    placed = Placement(placement.matrix * larger[:, None, None], shift.astype(np.float32), placement.mirrored)
+    images = place_images(data.images(indices), sampling_grid(placed, WINDOW_PX, data.device))
+    images, _ = occlude(images, None, rng, 0.15)
+    return camera_faults(images, rng), windows.from_picture(points[:, MOUTH_FROM:]).to(data.device)

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from hdtalk.device import autocast, resolve_precision
-from hdtalk.job import write_atomically
+from hdtalk.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from hdtalk.errors import InputError
+from hdtalk.files import temporary
 from hdtalk.models.speech import EMOTIONS
-from hdtalk.store import temporary
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from hdtalk.data import SpeechFeatures
 from hdtalk.emotion import own_voice
 from hdtalk.errors import InputError
-from hdtalk.face_units import LIPS_INNER_LOWER, LIPS_INNER_UPPER, mouth_width
+from hdtalk.face_units import LIPS_INNER_LOWER, LIPS_INNER_UPPER, lip_gap, mouth_width
 from hdtalk.models.speech import (
     EMOTIONS,
     VOICED_ABOVE,
@@ -406,7 +406,7 @@ class PredictorTask(SpeechTask):
         for take, code in zip(self.validation, emotion_targets(model, self.validation), strict=True):
             predicted = predict_take(model, take, code, self.device)
             pairs.append((take.neutral + predicted, take.neutral + take.displacement))
-        gaps = [[_gap(face) for face in pair] for pair in pairs]
+        gaps = [[lip_gap(face) for face in pair] for pair in pairs]
         correlation = np.nanmean([np.corrcoef(*gap)[0, 1] for gap in gaps])
         spread = np.nanmean([np.corrcoef(*(mouth_width(face) for face in pair))[0, 1] for pair in pairs])
         mouth = np.mean([np.abs(a[:, 48:] - b[:, 48:]).mean() for a, b in pairs])
@@ -625,7 +625,3 @@ def _groups(takes: list[Take]) -> list[list[Take]]:
         if take.clip.sentence is not None:
             groups.setdefault((take.clip.actor, take.clip.sentence), []).append(take)
     return [group for group in groups.values() if len({take.emotion for take in group}) > 1]
-
-
-def _gap(face: np.ndarray) -> np.ndarray:
-    return (face[:, LIPS_INNER_LOWER, 1] - face[:, LIPS_INNER_UPPER, 1]).mean(-1)

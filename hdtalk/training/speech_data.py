@@ -14,8 +14,8 @@ from scipy.interpolate import PchipInterpolator
 
 from hdtalk.data import SpeechFeatures
 from hdtalk.face_units import STILL_POINTS, lip_gap, mouth_width, neutral_face, ridge, to_face_units
+from hdtalk.files import temporary
 from hdtalk.models.speech import EMOTIONS
-from hdtalk.store import temporary
 from hdtalk.training.mead import Clip, read_landmarks
 from hdtalk.training.sound_augment import worsen
 from hdtalk.windows import num_video_frames

@@ -46,8 +46,8 @@ def sample_shot(name: str) -> Shot:
     """A sample shot of the demo bundle, cut along its true landmarks, with its true second take as target."""
     from hdtalk.config import CropConfig
     from hdtalk.crop import crop_faces, crop_track
-    from hdtalk.data import FaceTrack
     from hdtalk.demo import sample_shots
+    from hdtalk.face_landmarks import known_track
     from hdtalk.media import read_frames
     from hdtalk.squares import landmarks_to_crop
     from hdtalk.weights import demo_folder
@@ -56,7 +56,7 @@ def sample_shot(name: str) -> Shot:
     # the renderer's pixel centres lie at whole numbers plus one half
     source, target = (np.load(folder / entry[key])["landmarks_px"] - 0.5 for key in ("landmarks", "other_landmarks"))
     count = min(len(source), len(target))
-    quads = crop_track(FaceTrack(source[:count], np.ones(count, bool)), SIDE, CropConfig()).quads_px
+    quads = crop_track(known_track(source[:count]), SIDE, CropConfig()).quads_px
     crops, truth = (
         crop_faces(read_frames(folder / entry[key], 0, count), quads, SIDE) for key in ("video", "other_video")
     )

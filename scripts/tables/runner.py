@@ -18,15 +18,14 @@ from hdtalk.config import EditConfig, EvaluateConfig, MediaConfig
 from hdtalk.device import resolve_device
 from hdtalk.errors import HDTalkError, InputError, UsageError
 from hdtalk.evaluate import Pair, evaluate
+from hdtalk.files import file_hash, write_atomically
 from hdtalk.instruments import face_tracker, installed_instruments
-from hdtalk.job import write_atomically
 from hdtalk.landmarks import speak_shot
 from hdtalk.media import VIDEO_SUFFIXES, VideoWriter, probe, read_frames
 from hdtalk.options import resolve, split_settings
 from hdtalk.outputs import check_outputs
 from hdtalk.pipeline import edit_video
 from hdtalk.scores import Evaluation, json_number, to_markdown, to_text
-from hdtalk.store import file_hash
 from hdtalk.weights import Bundle, load_bundle
 from hdtalk.windows import SAMPLE_RATE
 
@@ -36,6 +35,7 @@ from .testset import Item, read_items
 Method = Callable[["Bench", Item, Path], None]
 
 SETTINGS = "settings.json"  # in each method's folder: what its videos were made with
+JUDGES = ("landmarker_eval", "identity", "fid", "sync")  # networks of a bundle that only measure
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,10 @@ def _settings(method: Method, bench: Bench, bundle: Bundle) -> dict[str, Any]:
         "options": dict(bench.options),
         "exact": bench.exact,
         "label": bench.label,
-        "bundle": {"name": bundle.name, "sha256": bundle.hashes},
+        "bundle": {
+            "name": bundle.name,
+            "sha256": {role: sha256 for role, sha256 in bundle.hashes.items() if role not in JUDGES},
+        },
     }
     return json.loads(json.dumps(settings, default=str))
 

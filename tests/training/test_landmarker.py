@@ -1,11 +1,45 @@
 """The landmark net's training: its loss on places, and how a larger net starts from a smaller one."""
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from hdtalk.losses.landmark import gaussian_heatmaps
 from hdtalk.models.fan import FAN
-from hdtalk.training.landmarker import grown, place_loss
+from hdtalk.models.integral_regressor import CloseRegressor
+from hdtalk.training.landmarker import MouthRegressorTask, grown, lip_gap_fit, place_loss, window_batch
+from hdtalk.training.loop import TrainConfig
+
+
+class Spots:
+    """What DeviceStills gives, of pictures that show a white spot at each point of the mouth, on black."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, count):
+        rng = np.random.default_rng(0)
+        self.landmarks_px = rng.uniform(40, 216, (count, 68, 2)).astype(np.float32)
+        self.landmarks_px[:, :48:12] = [[30, 30]]  # the face's size is the same in all of them
+        self.landmarks_px[:, 1:48:12] = [[226, 226]]
+        middle, step = (
+            rng.uniform(110, 146, (count, 1, 2)),
+            np.stack(np.divmod(np.arange(20), 5), -1)[:, ::-1] - [2, 1.5],
+        )
+        self.landmarks_px[:, 48:] = middle + step * 9
+        self.table, self.description = self, f"{count} spots"
+
+    def __len__(self):
+        return len(self.landmarks_px)
+
+    def draw(self, rng, count):
+        return rng.integers(len(self), size=count)
+
+    def images(self, indices):
+        centres = torch.arange(256) + 0.5
+        x, y = (torch.from_numpy(self.landmarks_px[indices][:, 48:, axis, None]) - centres for axis in (0, 1))
+        spots = torch.exp(-(x[:, :, None, :].square() + y[..., None].square()) / 8).amax(1)
+        return spots[:, None].repeat(1, 3, 1, 1) * 2 - 1
 
 
 def test_place_loss_is_the_distance_of_the_decoded_landmarks():
@@ -43,3 +77,39 @@ def test_growing_to_the_same_size_changes_nothing():
     state = {name: value.clone() for name, value in net.state_dict().items()}
     for name, value in grown(state, FAN(2, channels=16)).items():
         torch.testing.assert_close(value, state[name])
+
+
+def test_lip_gaps_are_fitted_by_slope_and_correlation():
+    truth_px = np.zeros((5, 68, 2), np.float32)
+    truth_px[:, 65:68, 1] = np.arange(5)[:, None] * 4
+    seen_px = truth_px * 0.5 + 3
+    seen_px[:, 65:68, 1] += 7  # an offset is no matter of the slope
+    assert lip_gap_fit(seen_px, truth_px) == pytest.approx((0.5, 1.0))
+    assert lip_gap_fit(seen_px[:1].repeat(5, 0), truth_px) == pytest.approx((0, 0))
+    noise_px = seen_px.copy()
+    noise_px[:, 65:68, 1] += np.array([1, -2, 0, 2, -1])[:, None]
+    gaps = np.stack([noise_px[:, 66, 1] - noise_px[:, 62, 1], truth_px[:, 66, 1]])
+    expected = np.polyfit(gaps[1], gaps[0], 1)[0], np.corrcoef(gaps)[0, 1]
+    assert lip_gap_fit(noise_px, truth_px) == pytest.approx(expected, rel=1e-5)
+
+
+def test_windows_are_trained_on_with_their_points_where_the_picture_shows_them():
+    """However a picture was turned, mirrored, enlarged and cut, it is bright at the points that come with it."""
+    data = Spots(6)
+    images, points_px = window_batch(data, np.arange(6), np.random.default_rng(3))
+    assert images.shape == (6, 3, 128, 128) and points_px.shape == (6, 20, 2)
+    shown = images.mean(1, keepdim=True)
+    at, beside = (F.grid_sample(shown, (points_px[:, None] + d) / 64 - 1, align_corners=False) for d in (0, 6))
+    assert (at.mean((1, 2, 3)) > beside.mean((1, 2, 3)) + 0.2).all()
+
+
+def test_training_the_look_at_the_mouth_leaves_the_look_at_the_face():
+    data, sizes = Spots(4), {"width": 2, "mouth_width": 2}
+    network = CloseRegressor(**sizes)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    task = MouthRegressorTask(TrainConfig(batch_size=2, learning_rate=1e-2), data, data, sizes, network, "10 heads")
+    task.step(0, 0.0, np.random.default_rng(0))
+    after = task.networks["net"].state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed and all(name.startswith("mouth.") for name in changed)
+    assert task.trained_on == "10 heads; the mouth from near: 4 spots"

@@ -353,6 +353,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         prefix="backbone.",
     ),
     "face_detector": Architecture("hdtalk.models.face_detector:FaceDetector", "the demo bundle's face detector"),
+    "integral_regressor": Architecture("hdtalk.models.integral_regressor:IntegralRegressor", "a landmark regressor"),
     "close_regressor": Architecture("hdtalk.models.integral_regressor:CloseRegressor", "a landmark regressor"),
     "speech": Architecture("hdtalk.models.speech:SpeechModel", "the speech networks"),
     "mouth_codes": Architecture("hdtalk.models.mouth_codes:MouthCodes", "codes of mouths that talk"),
@@ -369,7 +370,7 @@ ROLES = {
     "generator": ("stylegan2",),
     "encoder": ("e4e",),
     "landmarker": ("fan",),
-    "landmarker_eval": ("fan", "close_regressor"),
+    "landmarker_eval": ("fan", "integral_regressor", "close_regressor"),
     "parser": ("bisenet",),
     "perceptual": ("alexnet", "vgg16", "demo_backbone"),
     "detector": ("face_detector", "s3fd"),
@@ -379,3 +380,5 @@ ROLES = {
     "fid": ("inception",),
     "sync": ("syncnet",),
 }
+
+JUDGES = ("landmarker_eval", "identity", "fid", "sync")  # roles that only measure: no picture depends on them

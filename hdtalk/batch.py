@@ -21,7 +21,7 @@ from hdtalk.job import array_hash, folder_beside, is_claimed
 from hdtalk.media import VIDEO_SUFFIXES
 from hdtalk.options import resolve
 from hdtalk.pipeline import EditResult, InversionResult, edit_video, invert_video
-from hdtalk.weights import load_bundle
+from hdtalk.weights import load_bundle, without_judges
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def run_batch(
     if not config.overwrite:
         wanted = {
             **_flat(json.loads(json.dumps(asdict(config)))),
-            "bundle": load_bundle(options.get("bundle", "auto"), "cpu").hashes,
+            "bundle": without_judges(load_bundle(options.get("bundle", "auto"), "cpu").hashes),
             "emotion": emotion_source(options.get("emotion"), options.get("emotion_from")),
         }
         for work in works:
@@ -180,7 +180,7 @@ def _changed(work: Work, wanted: dict[str, Any]) -> list[str]:
     try:
         manifest = json.loads(work.output.with_suffix(".json").read_text())
         inputs, had = manifest["inputs"], _flat(manifest["configuration"])
-        had |= {"bundle": manifest["bundle"]["sha256"], "emotion": manifest["emotion"]}
+        had |= {"bundle": without_judges(manifest["bundle"]["sha256"]), "emotion": manifest["emotion"]}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []
     given = {"video": work.video, "speech": work.speech}

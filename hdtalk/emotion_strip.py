@@ -155,7 +155,7 @@ def _pictures(run: Run, face: FaceTrack, landmarks_px: np.ndarray, still: int, o
     """Source frame `still`, edited to each of the landmarks `[steps,68,2]` by itself, with the whole shot's inversion:
     a single frame's codes would not know how this face moves."""
     steps = len(landmarks_px)
-    config = resolve({**options, "codec": "ffv1", "overwrite": True, "audio_mix": ""})
+    config = resolve({**options, "codec": "ffv1", "media.pixel_format": "auto", "overwrite": True, "audio_mix": ""})
     output = run.job_folder / "strip" / "pictures.mkv"
     alone = replace(run, config=config, output=output, order=np.full(steps, still), landmarks_px=landmarks_px)
     alone.job, alone.video_hash = run.job, run.video_hash

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,16 +13,15 @@ def temporary(path: Path) -> Iterator[Path]:
     """A new file beside `path` that takes its name, on disk, when the block succeeds, and vanishes when it fails.
 
     A process that is killed leaves it behind, as `.NAME.*.part`."""
-    handle, name = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
-    os.close(handle)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    unfinished.touch(exist_ok=False)
     try:
-        yield Path(name)
-        _flush(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        yield unfinished
+        _flush(unfinished)
+        os.replace(unfinished, path)
         _flush(path.parent)
     finally:
-        Path(name).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

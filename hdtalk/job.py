@@ -73,9 +73,10 @@ class Job:
         lock.truncate()
         lock.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n")
         lock.flush()
-        for leftover in self.folder.glob("*/.*.part"):  # of a run that was killed in the middle of a write
-            if _OWN_FILE.fullmatch(leftover.name):
-                leftover.unlink(missing_ok=True)
+        # of a run that was killed in the middle of a write
+        leftovers = [path for path in self.folder.glob("*/.*.part") if _OWN_FILE.fullmatch(path.name)]
+        for leftover in [*leftovers, *self.folder.glob(f".{CLAIMS}.*.part")]:
+            leftover.unlink(missing_ok=True)
         for name in self._restart:
             if (self.folder / name / "stage.json").exists():
                 _clear(self.folder / name)

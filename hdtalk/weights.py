@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from hdtalk import architectures, conversion
-from hdtalk.architectures import ARCHITECTURES, ROLES, Recognised, describe, recognise
+from hdtalk.architectures import ARCHITECTURES, JUDGES, ROLES, Recognised, describe, recognise
 from hdtalk.checkpoints import guarded, read_checkpoint
 from hdtalk.device import resolve_device
 from hdtalk.errors import UsageError, WeightsError
@@ -47,6 +47,7 @@ __all__ = [  # the one entry to all that concerns weights
     "Bundle",
     "BundleFile",
     "missing_roles",
+    "without_judges",
     "demo_folder",
     "home",
     "store_folder",
@@ -266,6 +267,11 @@ def demo_folder() -> Path:
 def missing_roles(bundle: Bundle) -> list[str]:
     """Roles that the pipeline needs and the bundle cannot serve."""
     return [role for role in NEEDED_ROLES if not bundle.has(role)]
+
+
+def without_judges(hashes: dict[str, str]) -> dict[str, str]:
+    """Of `Bundle.hashes`, those that what is made with a bundle depends on."""
+    return {role: sha256 for role, sha256 in hashes.items() if role not in JUDGES}
 
 
 def _read_bundle(folder: Path, device: str | torch.device) -> Bundle:

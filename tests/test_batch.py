@@ -76,7 +76,7 @@ def test_a_recordings_emotion_is_the_same_setting_as_a_path_and_as_text(inverted
     manifest = {
         "inputs": {"video": {"path": str(work.video), "sha256": ""}},
         "configuration": asdict(resolve({})),
-        "bundle": {"sha256": load_bundle(str(tiny_bundle_folder), "cpu").hashes},
+        "bundle": {"sha256": load_bundle(str(tiny_bundle_folder), "cpu").hashes | {"landmarker_eval": "another judge"}},
         "emotion": str(voice),
     }
     work.output.with_suffix(".json").write_text(json.dumps(manifest))

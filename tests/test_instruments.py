@@ -16,7 +16,7 @@ from hdtalk.evaluate import Pair, evaluate
 from hdtalk.instruments import Instruments, _provenance, face_tracker, installed_instruments
 from hdtalk.losses.perceptual import PerceptualLoss
 from hdtalk.media import VideoWriter
-from hdtalk.models.integral_regressor import CloseRegressor
+from hdtalk.models.integral_regressor import CloseRegressor, IntegralRegressor
 from hdtalk.models.syncnet import SyncNet
 from hdtalk.soundtrack import Soundtrack
 
@@ -82,6 +82,17 @@ def test_landmarks_come_from_the_net_that_no_loss_has_seen(home, tiny_bundle_fol
         expected = network(torch.from_numpy(crops).permute(0, 3, 1, 2) / 127.5 - 1).numpy()
     np.testing.assert_allclose(instruments.landmarks(crops), expected, atol=0.5)  # stored as float16
     assert "close_regressor of bundle tiny, which no loss has seen" in instruments.made_by["F-LD"]
+
+
+def test_a_judge_without_a_look_at_the_mouth_serves_too(home, tiny_bundle_folder, tmp_path, crops):
+    """As bundles have it that were trained before there was one."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle_folder, folder)
+    network = IntegralRegressor(4).eval()
+    weights.write_bundle_file(folder, "landmarker_eval", network.state_dict(), "integral_regressor", {"width": 4})
+    np.testing.assert_allclose(
+        installed_instruments(str(folder)).landmarks(crops), 128, atol=0.5
+    )  # untrained: the middle
 
 
 def test_landmarks_by_the_demo_net_are_called_a_stand_in_in_another_bundle(home):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hdtalk.errors import HDTalkError, InputError, ResourceError, Stopped, UsageError
-from hdtalk.files import file_hash, write_atomically
+from hdtalk.files import file_hash, temporary, write_atomically
 from hdtalk.job import Job, array_hash, fingerprint, stoppable
 from hdtalk.run import STAGES
 
@@ -167,7 +167,12 @@ def test_second_run_is_told_who_holds_the_job_and_a_dead_holder_is_no_obstacle(t
         holder.wait()
         holder.stdout.close()
     (folder / "pivots").mkdir()
-    (folder / "pivots" / ".000000.safetensors.part").write_bytes(b"half")
+    for name in (
+        "pivots/.000000.safetensors.0a1b2c3d.part",
+        "pivots/.stage.json.part",
+        ".unfinished.json.0a1b2c3d.part",
+    ):
+        (folder / name).write_bytes(b"half")
     with Job(folder):
         assert not list(folder.glob("**/.*.part"))
 
@@ -203,6 +208,19 @@ def test_hashes_tell_contents_apart(tmp_path):
     assert file_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     zeros = np.zeros((2, 3), np.float32)
     assert len({array_hash(zeros), array_hash(zeros.T), array_hash(zeros.astype(np.int32)), array_hash(zeros + 1)}) == 4
+
+
+def test_files_are_written_whole_with_the_rights_that_the_user_gives(tmp_path):
+    path, before = tmp_path / "a.json", os.umask(0o027)
+    try:
+        write_atomically(path, b"old")
+        assert path.stat().st_mode & 0o777 == 0o640
+        with pytest.raises(ZeroDivisionError), temporary(path) as unfinished:
+            unfinished.write_bytes(b"half")
+            raise ZeroDivisionError
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_other_peoples_files_survive_in_a_folder_given_as_job(tmp_path):

@@ -230,6 +230,11 @@ def test_videos_of_other_settings_are_not_scored(small_set, tiny_bundle_folder, 
 
     assert run(bench).scores["ours"]["PSNR"] == np.inf
     run(bench)
+    settings = tmp_path / "out" / "ours" / "settings.json"
+    had = json.loads(settings.read_text())
+    had["bundle"]["sha256"]["landmarker_eval"] = "another judge, on which no picture depends"
+    settings.write_text(json.dumps(had))
+    run(bench)
     assert made == [bench]
     other_bundle = shutil.copytree(tiny_bundle_folder, tmp_path / "other")
     listing = (other_bundle / "bundle.json").read_text()

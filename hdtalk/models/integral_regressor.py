@@ -34,8 +34,9 @@ class Windows:
         theta = torch.zeros(len(images), 2, 3, device=images.device)
         theta[:, 0, 0] = theta[:, 1, 1] = self.half_sides_px / half
         theta[:, :, 2] = self.centres_px / half - 1
-        grid = F.affine_grid(theta, [len(images), 1, WINDOW_PX, WINDOW_PX], align_corners=False)
-        return F.grid_sample(images, grid.to(images.dtype), "bilinear", "border", align_corners=False)
+        with torch.autocast(images.device.type, enabled=False):  # places in bfloat16 would be a quarter of a pixel off
+            grid = F.affine_grid(theta, [len(images), 1, WINDOW_PX, WINDOW_PX], align_corners=False)
+            return F.grid_sample(images.float(), grid, "bilinear", "border", align_corners=False)
 
     def from_picture(self, points_px: torch.Tensor) -> torch.Tensor:
         """Points `[N, K, 2]` of the pictures, in pixels of the windows as they are cut."""
@@ -74,10 +75,15 @@ class CloseRegressor(nn.Module):
         """
         if list(images.shape[1:]) != [3, SIDE_PX, SIDE_PX]:
             raise ValueError(f"images must have shape [N, 3, {SIDE_PX}, {SIDE_PX}], got {list(images.shape)}")
-        landmarks_px = self.face(images)
-        windows = mouth_windows(landmarks_px)
-        mouth_px = windows.to_picture(self.mouth(windows.cut(images)))
-        return torch.cat([landmarks_px[:, :MOUTH_FROM], mouth_px], 1)
+        return look_closer(images, self.face, self.mouth)
+
+
+def look_closer(images: torch.Tensor, face: nn.Module, mouth: nn.Module) -> torch.Tensor:
+    """Landmarks float32 `[N, 68, 2]` (px) by two networks, as `CloseRegressor` has them."""
+    landmarks_px = face(images)
+    windows = mouth_windows(landmarks_px)
+    mouth_px = windows.to_picture(mouth(windows.cut(images)))
+    return torch.cat([landmarks_px[:, :MOUTH_FROM], mouth_px], 1)
 
 
 class IntegralRegressor(nn.Module):
@@ -87,7 +93,7 @@ class IntegralRegressor(nn.Module):
     `width`: channels of the first stage; the four stages have 1, 2, 4 and 6 times as many, the way up 2 times.
     """
 
-    def __init__(self, width: int, num_landmarks: int = 68):
+    def __init__(self, width: int = 32, num_landmarks: int = 68):
         super().__init__()
         widths = [width * k for k in (1, 2, 4, 6)]
         self.stem = _conv(3, width, 5, stride=2)

@@ -11,7 +11,15 @@ from torch import nn
 from hdtalk.face_units import lip_gap
 from hdtalk.losses.landmark import gaussian_heatmaps
 from hdtalk.models.fan import FAN, STRIDE_PX, centroids, heatmaps_to_landmarks
-from hdtalk.models.integral_regressor import MOUTH_FROM, WINDOW_PX, CloseRegressor, Windows, mouth_windows
+from hdtalk.models.integral_regressor import (
+    MOUTH_FROM,
+    WINDOW_PX,
+    CloseRegressor,
+    IntegralRegressor,
+    Windows,
+    look_closer,
+    mouth_windows,
+)
 from hdtalk.training.augment import (
     Placement,
     camera_faults,
@@ -25,6 +33,7 @@ from hdtalk.training.loop import Replayed, Task, TrainConfig, picture_grid, to_u
 from hdtalk.training.rendered import DeviceStills
 
 SIDE_PX = 256
+MOUTH_NOTE = "; the mouth from near: "  # between what the two networks of a CloseRegressor have seen
 LEAST_MASS = 1e-3  # emptier windows have no centre to correct yet
 
 
@@ -48,7 +57,7 @@ def lip_gap_fit(predicted_px: np.ndarray, truth_px: np.ndarray) -> tuple[float, 
     seen, true = (gap - gap.mean() for gap in (lip_gap(predicted_px), lip_gap(truth_px)))
     together = float((seen * true).mean())
     spread = float((true**2).mean())
-    return together / max(spread, 1e-12), together / max(np.sqrt(spread * (seen**2).mean()), 1e-12)
+    return together / max(spread, 1e-12), together / max(float(np.sqrt(spread * (seen**2).mean())), 1e-12)
 
 
 def draw_landmarks(image: np.ndarray, landmarks_px: np.ndarray) -> np.ndarray:
@@ -65,7 +74,6 @@ class _LandmarkTask(Task):
     def __init__(self, config: TrainConfig, data: DeviceStills, validation: DeviceStills, net: nn.Module, sizes: dict):
         super().__init__(config)
         self.data, self.validation, self.sizes = data, validation, sizes
-        self.trained_on = data.table.description
         self.networks = {"net": net.to(self.device).to(memory_format=torch.channels_last)}
         self.optimisers = {"main": _optimiser(net, config)}
         self.run = Replayed(net, config)
@@ -103,8 +111,13 @@ class _LandmarkTask(Task):
         rows = [tiles[i : i + 10] for i in range(0, len(tiles) - 9, 10)]
         return measures, picture_grid(rows) if rows else None
 
-    def _export(self, role: str, architecture: str, averages, folder: Path, measures) -> None:
-        write_network(folder, role, averages["net"], architecture, self.sizes, self.trained_on, measures)
+    @property
+    def trained_on(self) -> str:
+        """What the network has seen, by now."""
+        return self.data.table.description
+
+    def _export(self, role: str, architecture: str, net: nn.Module, folder: Path, measures) -> None:
+        write_network(folder, role, net, architecture, self.sizes, self.trained_on, measures)
 
 
 def _optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -167,7 +180,7 @@ class LandmarkerTask(_LandmarkTask):
         return heatmaps_to_landmarks(maps.float()).cpu().numpy()
 
     def export(self, averages, folder, measures):
-        self._export("landmarker", "fan", averages, folder, measures)
+        self._export("landmarker", "fan", averages["net"], folder, measures)
 
 
 def wing_like(found_px: torch.Tensor, truth_px: torch.Tensor) -> torch.Tensor:
@@ -176,19 +189,19 @@ def wing_like(found_px: torch.Tensor, truth_px: torch.Tensor) -> torch.Tensor:
     return torch.log1p(error).mean() + 0.02 * error.mean()
 
 
-class CloseRegressorTask(_LandmarkTask):
+class IntegralRegressorTask(_LandmarkTask):
     """The measuring net: coordinates straight from the picture, other augmentation seed, other architecture.
 
-    Here its look at the whole face is trained; `MouthRegressorTask` trains the one from near.
-    """
+    `MouthRegressorTask` trains its look at the mouth, which is to be taken again after this."""
 
     name = "landmarker_eval"
 
     def __init__(self, config, data, validation, sizes):
         torch.manual_seed(config.seed + 1)
-        self.judge = CloseRegressor(**sizes)
-        super().__init__(config, data, validation, self.judge, sizes)
-        self.run = Replayed(self.judge.face, config)
+        super().__init__(config, data, validation, IntegralRegressor(**sizes), sizes)
+
+    def start_from(self, name, state):
+        super().start_from(name, part_of(state, "face"))
 
     def step(self, step, progress, rng):
         images, points = self.batch(np.random.default_rng((1, *rng.integers(1 << 32, size=2))))
@@ -198,25 +211,37 @@ class CloseRegressorTask(_LandmarkTask):
 
     def predict(self, net, images):
         with self.autocast():
-            return net.face(images).float().cpu().numpy()
+            return net(images).float().cpu().numpy()
 
     def export(self, averages, folder, measures):
-        self._export("landmarker_eval", "close_regressor", averages, folder, measures)
+        self._export("landmarker_eval", "integral_regressor", averages["net"], folder, measures)
 
 
-class MouthRegressorTask(CloseRegressorTask):
-    """The measuring net's look at the mouth, in windows as its look at the face may place them; that one, `network`'s
-    (`trained_on`: what it has seen), stays as it is."""
+class MouthRegressorTask(_LandmarkTask):
+    """The measuring net's look at the mouth, in windows as its look at the face may place them.
+
+    `judge`: the net so far, of which the look at the face stays as it is; `trained_on`: what it has seen."""
 
     name = "landmarker_eval_mouth"
 
-    def __init__(self, config, data, validation, sizes, network: CloseRegressor, trained_on: str):
-        super().__init__(config, data, validation, sizes)
-        self.trained_on = f"{trained_on}; the mouth from near: {data.table.description}"
-        self.judge.load_state_dict(network.state_dict())
-        self.judge.face.requires_grad_(False).eval()
-        self.optimisers = {"main": _optimiser(self.judge.mouth, config)}
-        self.run = Replayed(self.judge.mouth, config)
+    def __init__(self, config, data, validation, sizes, judge: IntegralRegressor | CloseRegressor, trained_on: str):
+        torch.manual_seed(config.seed + 1)
+        self.whole = CloseRegressor(**sizes)
+        super().__init__(config, data, validation, self.whole.mouth, sizes)
+        self.face_trained_on = trained_on.partition(MOUTH_NOTE)[0]
+        state = judge.state_dict()
+        self.whole.face.load_state_dict(part_of(state, "face"))
+        self.whole.to(self.device).requires_grad_(False).eval()
+        self.whole.mouth.requires_grad_(True).train()
+        if isinstance(judge, CloseRegressor):
+            self.start_from("net", state)
+
+    @property
+    def trained_on(self):
+        return f"{self.face_trained_on}{MOUTH_NOTE}{super().trained_on}"
+
+    def start_from(self, name, state):
+        super().start_from(name, part_of(state, "mouth"))
 
     def step(self, step, progress, rng):
         rng = np.random.default_rng((2, *rng.integers(1 << 32, size=2)))
@@ -227,7 +252,18 @@ class MouthRegressorTask(CloseRegressorTask):
 
     def predict(self, net, images):
         with self.autocast():
-            return net(images).float().cpu().numpy()
+            return look_closer(images, self.whole.face, net).float().cpu().numpy()
+
+    def export(self, averages, folder, measures):
+        self.whole.mouth.load_state_dict(averages["net"].state_dict())
+        self._export("landmarker_eval", "close_regressor", self.whole, folder, measures)
+
+
+def part_of(state: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    """The weights of "face" or "mouth" in those of a CloseRegressor; others, of one network alone, as they are."""
+    if not any(name.startswith(f"{part}.") for name in state):
+        return state
+    return {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
 
 
 def window_batch(

@@ -26,7 +26,7 @@ from hdtalk.options import resolve, split_settings
 from hdtalk.outputs import check_outputs
 from hdtalk.pipeline import edit_video
 from hdtalk.scores import Evaluation, json_number, to_markdown, to_text
-from hdtalk.weights import Bundle, load_bundle
+from hdtalk.weights import Bundle, load_bundle, without_judges
 from hdtalk.windows import SAMPLE_RATE
 
 from .baselines import output_order, write_mouth_paste, write_unedited
@@ -35,7 +35,6 @@ from .testset import Item, read_items
 Method = Callable[["Bench", Item, Path], None]
 
 SETTINGS = "settings.json"  # in each method's folder: what its videos were made with
-JUDGES = ("landmarker_eval", "identity", "fid", "sync")  # networks of a bundle that only measure
 
 
 @dataclass(frozen=True)
@@ -245,10 +244,7 @@ def _settings(method: Method, bench: Bench, bundle: Bundle) -> dict[str, Any]:
         "options": dict(bench.options),
         "exact": bench.exact,
         "label": bench.label,
-        "bundle": {
-            "name": bundle.name,
-            "sha256": {role: sha256 for role, sha256 in bundle.hashes.items() if role not in JUDGES},
-        },
+        "bundle": {"name": bundle.name, "sha256": without_judges(bundle.hashes)},
     }
     return json.loads(json.dumps(settings, default=str))
 
@@ -267,7 +263,8 @@ def _check_settings(folder: Path, wanted: dict[str, Any], clips: dict[str, list[
         return {}
     try:
         had = {"frames": None, "clips": {}} | json.loads((folder / SETTINGS).read_text())
-    except (OSError, ValueError, TypeError):
+        had["bundle"]["sha256"] = without_judges(had["bundle"]["sha256"])
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
         had = {}
     if different := [name for name in wanted if name not in had or had[name] != wanted[name]]:
         raise UsageError(

@@ -1,5 +1,7 @@
 """The landmark net's training: its loss on places, and how a larger net starts from a smaller one."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,10 @@ import torch.nn.functional as F
 
 from hdtalk.losses.landmark import gaussian_heatmaps
 from hdtalk.models.fan import FAN
-from hdtalk.models.integral_regressor import CloseRegressor
-from hdtalk.training.landmarker import MouthRegressorTask, grown, lip_gap_fit, place_loss, window_batch
-from hdtalk.training.loop import TrainConfig
+from hdtalk.models.integral_regressor import CloseRegressor, IntegralRegressor
+from hdtalk.training.landmarker import MOUTH_NOTE, MouthRegressorTask, grown, lip_gap_fit, place_loss, window_batch
+from hdtalk.training.loop import TrainConfig, train
+from hdtalk.weights import load_bundle
 
 
 class Spots:
@@ -27,6 +30,7 @@ class Spots:
             np.stack(np.divmod(np.arange(20), 5), -1)[:, ::-1] - [2, 1.5],
         )
         self.landmarks_px[:, 48:] = middle + step * 9
+        self.landmarks_px[:, 65:68, 1] += rng.uniform(0, 8, (count, 1))
         self.table, self.description = self, f"{count} spots"
 
     def __len__(self):
@@ -103,13 +107,27 @@ def test_windows_are_trained_on_with_their_points_where_the_picture_shows_them()
     assert (at.mean((1, 2, 3)) > beside.mean((1, 2, 3)) + 0.2).all()
 
 
-def test_training_the_look_at_the_mouth_leaves_the_look_at_the_face():
-    data, sizes = Spots(4), {"width": 2, "mouth_width": 2}
-    network = CloseRegressor(**sizes)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    task = MouthRegressorTask(TrainConfig(batch_size=2, learning_rate=1e-2), data, data, sizes, network, "10 heads")
-    task.step(0, 0.0, np.random.default_rng(0))
-    after = task.networks["net"].state_dict()
-    changed = {name for name in after if not torch.equal(after[name], before[name])}
-    assert changed and all(name.startswith("mouth.") for name in changed)
-    assert task.trained_on == "10 heads; the mouth from near: 4 spots"
+def test_the_look_at_the_mouth_is_trained_resumed_and_exported_beside_the_look_at_the_face(tmp_path):
+    """Beginning with a net that has none; a face that was trained on in between is kept."""
+    data, sizes = Spots(4), {"width": 4, "mouth_width": 4}
+    torch.manual_seed(0)
+    faces = IntegralRegressor(4), IntegralRegressor(4)
+    config = TrainConfig(steps=2, batch_size=2, learning_rate=1e-2, log_steps=1)
+    for folder in (tmp_path, tmp_path / "bundle"):
+        folder.mkdir(exist_ok=True)
+        (folder / "bundle.json").write_text('{"name": "b", "resolution": 256, "licence": "", "files": []}')
+    train(MouthRegressorTask(config, data, data, sizes, faces[0], "10 heads"), tmp_path / "run")
+    resumed = MouthRegressorTask(config, data, data, sizes, faces[1], f"10 heads{MOUTH_NOTE}old ones")
+    measures = train(resumed, tmp_path / "run")
+    averages = {"net": copy.deepcopy(resumed.networks["net"])}
+    resumed.export(averages, tmp_path / "bundle", measures)
+    bundle = load_bundle(tmp_path / "bundle")
+    made = bundle.landmarker_eval
+    assert isinstance(made, CloseRegressor)
+    for name, value in faces[1].state_dict().items():
+        torch.testing.assert_close(made.face.state_dict()[name].float(), value.float(), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(made.mouth.stem[0].weight, averages["net"].stem[0].weight, atol=1e-3, rtol=1e-3)
+    entry = bundle.files["landmarker_eval"][1]
+    assert entry.trained_on == "10 heads; the mouth from near: 4 spots" and 0 <= entry.quality["nme_percent"]
+    again = MouthRegressorTask(config, data, data, sizes, made, entry.trained_on)
+    torch.testing.assert_close(again.networks["net"].stem[0].weight, made.mouth.stem[0].weight)

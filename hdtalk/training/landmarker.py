@@ -75,7 +75,7 @@ class _LandmarkTask(Task):
         super().__init__(config)
         self.data, self.validation, self.sizes = data, validation, sizes
         self.networks = {"net": net.to(self.device).to(memory_format=torch.channels_last)}
-        self.optimisers = {"main": _optimiser(net, config)}
+        self.optimisers = {"main": torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-4)}
         self.run = Replayed(net, config)
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -118,10 +118,6 @@ class _LandmarkTask(Task):
 
     def _export(self, role: str, architecture: str, net: nn.Module, folder: Path, measures) -> None:
         write_network(folder, role, net, architecture, self.sizes, self.trained_on, measures)
-
-
-def _optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-4)
 
 
 def place_loss(heatmaps: torch.Tensor, points_px: torch.Tensor) -> torch.Tensor:

@@ -105,7 +105,12 @@ class IntegralRegressor(nn.Module):
         nn.init.zeros_(self.maps.weight)  # even maps: everything in the middle
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """`images`: RGB `[N, 3, S, S]` in [-1, 1], S a multiple of 32 -> float32 `[N, num_landmarks, 2]`, (x, y) px."""
+        """`images`: RGB `[N, 3, S, S]` in [-1, 1], S a multiple of 32 -> float32 `[N, num_landmarks, 2]`, (x, y) px.
+
+        Raises ValueError for another shape.
+        """
+        if images.shape[1] != 3 or images.shape[2] != images.shape[3] or images.shape[2] % 32:
+            raise ValueError(f"images must have shape [N, 3, S, S], S a multiple of 32, got {list(images.shape)}")
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
         features = []
         for stage in self.stages:

@@ -69,3 +69,5 @@ def test_the_mouth_is_read_from_near():
 def test_refuses_another_size():
     with pytest.raises(ValueError, match="256"):
         CloseRegressor(4, 4)(torch.zeros(1, 3, 128, 128))
+    with pytest.raises(ValueError, match="multiple of 32"):
+        IntegralRegressor(4)(torch.zeros(1, 3, 256, 240))

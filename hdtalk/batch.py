@@ -16,10 +16,11 @@ from typing import Any
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import DISK_FULL, HDTalkError, InputError, ResourceError, Stopped, UsageError
 from hdtalk.files import file_hash, write_atomically
-from hdtalk.inputs import emotion_source, read_landmarks
+from hdtalk.inputs import read_landmarks
 from hdtalk.job import array_hash, folder_beside, is_claimed
 from hdtalk.media import VIDEO_SUFFIXES
 from hdtalk.options import resolve
+from hdtalk.outputs import manifest_path
 from hdtalk.pipeline import EditResult, InversionResult, edit_video, invert_video
 from hdtalk.weights import load_bundle, without_judges
 
@@ -117,10 +118,11 @@ def run_batch(
         wanted = {
             **_flat(json.loads(json.dumps(asdict(config)))),
             "bundle": without_judges(load_bundle(options.get("bundle", "auto"), "cpu").hashes),
-            "emotion": emotion_source(options.get("emotion"), options.get("emotion_from")),
+            "emotion": options.get("emotion"),
         }
+        emotion_from = Path(options["emotion_from"]) if options.get("emotion_from") else None
         for work in works:
-            if _is_finished(work) and (changed := _changed(work, wanted)):
+            if _is_finished(work) and (changed := _changed(work, wanted, emotion_from)):
                 raise UsageError(
                     f"{work.output}: made with other settings ({', '.join(changed)}). Choose another --out, or add "
                     "--overwrite."
@@ -171,19 +173,21 @@ def _is_disk_full(error: Exception) -> bool:
 
 def _is_finished(work: Work) -> bool:
     """Whether video and manifest, which is written last, are there, and not left by a run that had more to do."""
-    both = work.output.exists() and work.output.with_suffix(".json").exists()
+    both = work.output.exists() and manifest_path(work.output).exists()
     return both and not is_claimed(work.job, work.output)
 
 
-def _changed(work: Work, wanted: dict[str, Any]) -> list[str]:
+def _changed(work: Work, wanted: dict[str, Any], emotion_from: Path | None) -> list[str]:
     """What a finished clip was made with that is not what is `wanted` now; nothing where its manifest does not say."""
     try:
-        manifest = json.loads(work.output.with_suffix(".json").read_text())
+        manifest = json.loads(manifest_path(work.output).read_text())
         inputs, had = manifest["inputs"], _flat(manifest["configuration"])
-        had |= {"bundle": without_judges(manifest["bundle"]["sha256"]), "emotion": manifest["emotion"]}
+        had |= {"bundle": without_judges(manifest["bundle"]["sha256"])}
+        if "emotion_from" not in inputs:
+            had["emotion"] = manifest["emotion"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []
-    given = {"video": work.video, "speech": work.speech}
+    given = {"video": work.video, "speech": work.speech, "emotion_from": emotion_from}
     files = [kind for kind, path in given.items() if not _is_file(inputs.get(kind), path)]
     if not _is_track(inputs.get("track"), work.track):
         files.append("track")
@@ -198,10 +202,10 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_file(known: dict[str, str] | None, path: Path | None) -> bool:
-    """Whether a manifest's record of an input means this file, here or where it was before; or both are none."""
+    """Whether a manifest's record of an input means this file, wherever it was; or both are none."""
     if known is None or path is None:
         return known is None and path is None
-    return known["path"] == str(path) or known["sha256"] == file_hash(path)
+    return known["sha256"] == file_hash(path, missing_ok=True)
 
 
 def _is_track(known: dict[str, str] | None, path: Path | None) -> bool:
@@ -221,7 +225,7 @@ def _there(work: Work, earlier: Row | None) -> Row:
         return replace(earlier, state="there", output=str(work.output), reason="")
     row = Row(work.name, "there", str(work.output))
     try:
-        manifest = json.loads(work.output.with_suffix(".json").read_text())
+        manifest = json.loads(manifest_path(work.output).read_text())
         seconds, psnr_db = round(sum(manifest["seconds"].values()), 1), manifest["scores"]["psnr_db"]
         return replace(row, seconds=seconds, psnr_db=psnr_db, in_domain=manifest["domain"]["inside"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

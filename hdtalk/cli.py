@@ -544,13 +544,12 @@ def landmarks(
     from hdtalk.device import resolve_device
     from hdtalk.outputs import check_outputs
 
-    if emotion and emotion_from:
-        raise UsageError("--emotion and --emotion-from exclude each other. Give one of them.")
     if not output.endswith(".npz"):
         raise UsageError(f"{output}: landmarks are written as .npz.")
     config = resolve(_given({"audio_longer": audio_longer}, settings))
     if preview:
         media.check_suffix(preview)
+        media.check_encoder(config.media, Path(preview), media.probe(video, config.media))
     outputs, inputs = filter(None, (output, preview)), filter(None, (speech, video, emotion_from, track))
     check_outputs([Path(path) for path in outputs], map(Path, inputs), overwrite)
     shot = landmarks.speak_shot(
@@ -566,7 +565,7 @@ def landmarks(
     landmarks.save_landmarks(output, shot)
     click.echo(f"{output}: {len(shot.landmarks_px)} frames at {float(shot.fps):.2f} fps")
     if preview:
-        landmarks.write_preview(preview, shot, video, speech, overwrite)
+        landmarks.write_preview(preview, shot, video, speech, overwrite, config.media)
         click.echo(preview)
 
 
@@ -634,20 +633,21 @@ def _stage_bars():
         return
     from tqdm import tqdm
 
-    bars: dict = {}
+    bar, shown = None, ""
 
     def progress(stage: str, done: int, total: int) -> None:
-        if stage not in bars:
-            for bar in bars.values():
+        nonlocal bar, shown
+        if bar is None or stage != shown:
+            if bar is not None:
                 bar.close()
-            bars[stage] = tqdm(total=total, desc=f"{stage:13}", file=sys.stderr, leave=True, unit="")
-        bars[stage].total = total
-        bars[stage].update(done - bars[stage].n)
+            bar, shown = tqdm(total=total, desc=f"{stage:13}", file=sys.stderr, leave=True, unit=""), stage
+        bar.total = total
+        bar.update(done - bar.n)
 
     try:
         yield progress
     finally:
-        for bar in bars.values():
+        if bar is not None:
             bar.close()
 
 

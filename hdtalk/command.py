@@ -20,35 +20,39 @@ class OneLineErrors:
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)  # type: ignore[misc]
-        except HDTalkError as error:
-            failure = error
-        except KeyboardInterrupt:
-            again = "; run the same command again to go on where it stopped"
-            failure = Stopped(f"stopped{again if self.goes_on(ctx) else ''}")
-        except OSError as error:
-            if isinstance(error, BrokenPipeError) or (error.filename is None and error.errno not in DISK_FULL):
+        except BaseException as error:
+            failure = self._failure(error, ctx)
+            if failure is None or failure is error and ctx.params.get("debug"):
                 raise
-            if error.errno in DISK_FULL:
-                failure = ResourceError(
-                    f"{error.filename or 'output'}: the disk is full. Free some space and run again."
-                )
-            else:
-                why = error.strerror or type(error).__name__
-                failure = HDTalkError(f"{error.filename}: {why}. Check the path and its permissions.")
-        except click.exceptions.Exit:  # a RuntimeError, too
-            raise
-        except click.Abort:  # Ctrl-C at a question
-            failure = Stopped("stopped")
-        except (MemoryError, RuntimeError) as error:
-            from hdtalk.device import is_out_of_memory
-
-            if not is_out_of_memory(error):
-                raise
-            failure = ResourceError("memory ran out. Try a shorter clip, smaller batches, or --device cpu.")
-        if ctx.params.get("debug"):
-            raise failure
+            if ctx.params.get("debug"):
+                raise failure from error
         click.echo(f"{ctx.command.name}: {' '.join(str(failure).split())}", err=True)
         ctx.exit(failure.exit_code)
+
+    def _failure(self, error: BaseException, ctx: click.Context) -> HDTalkError | None:
+        """What an error means to people; None: it is no expected failure."""
+        if isinstance(error, HDTalkError):
+            return error
+        if isinstance(error, KeyboardInterrupt):
+            again = "; run the same command again to go on where it stopped"
+            return Stopped(f"stopped{again if self.goes_on(ctx) else ''}")
+        if isinstance(error, click.Abort):  # Ctrl-C at a question
+            return Stopped("stopped")
+        if isinstance(error, click.exceptions.Exit):  # a RuntimeError, too
+            return None
+        if isinstance(error, OSError):
+            if error.errno in DISK_FULL:
+                return ResourceError(f"{error.filename or 'output'}: the disk is full. Free some space and run again.")
+            if isinstance(error, BrokenPipeError) or error.filename is None:
+                return None
+            why = error.strerror or type(error).__name__
+            return HDTalkError(f"{error.filename}: {why}. Check the path and its permissions.")
+        if isinstance(error, MemoryError | RuntimeError):
+            from hdtalk.device import is_out_of_memory
+
+            if is_out_of_memory(error):
+                return ResourceError("memory ran out. Try a shorter clip, smaller batches, or --device cpu.")
+        return None
 
     def goes_on(self, ctx: click.Context) -> bool:
         """Whether the same command goes on where it was stopped."""

@@ -3,7 +3,8 @@
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hdtalk.files import write_atomically
 from hdtalk.instruments import installed_instruments
 from hdtalk.job import folder_beside, is_claimed
 from hdtalk.media import read_frames
+from hdtalk.outputs import manifest_path
 from hdtalk.pipeline import EditResult, edit_video
 from hdtalk.scores import Evaluation
 from hdtalk.weights import demo_folder
@@ -61,7 +63,7 @@ def run_demo(
     if name not in shots:
         raise UsageError(f"no sample shot called {name}; there are {', '.join(shots)}.")
     output = out / f"{name}.mp4"
-    ours = output.with_suffix(".json").is_file() or is_claimed(folder_beside(output), output)
+    ours = manifest_path(output).is_file() or is_claimed(folder_beside(output), output)
     if output.exists() and not ours:
         raise UsageError(f"{output} is there and not from an earlier demo. Choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
@@ -76,12 +78,13 @@ def run_demo(
         **{"compare": True, "overwrite": True, **options},
     )
     instruments = installed_instruments("demo", resolve_device(device))
-    made = {"edited": edit.output, "unedited": at["video"]}
-    scores = evaluate({m: [Pair(name, path, at["other_video"])] for m, path in made.items()}, instruments)
-    sheet = out / f"{name}_sheet.png"
     assert instruments.track is not None, "the demo bundle finds faces"
-    face = instruments.track(at["other_video"])
-    _write_sheet([at["video"], edit.output, at["other_video"]], face.landmarks_px, sheet)
+    track = cache(instruments.track)
+    made = {"edited": edit.output, "unedited": at["video"]}
+    pairs = {method: [Pair(name, path, at["other_video"])] for method, path in made.items()}
+    scores = evaluate(pairs, replace(instruments, track=track))
+    sheet, videos = out / f"{name}_sheet.png", [at["video"], edit.output, at["other_video"]]
+    _write_sheet(videos, track(at["other_video"]).landmarks_px, sheet)
     return DemoResult(edit, sheet, scores)
 
 

@@ -174,10 +174,15 @@ def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
     return bool(torch.stack(torch._foreach_norm(list(tensors))).isfinite().all())
 
 
+def tunable_weights(generator: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """All but the mapping network's."""
+    return {name: p for name, p in generator.named_parameters() if not name.startswith("style.")}
+
+
 def tunable_copy(generator: torch.nn.Module) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter]]:
-    """A copy for pivotal or stitching tuning, and the parameters to tune: all but the mapping network's."""
+    """A copy for pivotal or stitching tuning, and the parameters to tune."""
     tuned = copy.deepcopy(generator).eval().requires_grad_(False)
-    weights = {name: p for name, p in tuned.named_parameters() if not name.startswith("style.")}
+    weights = tunable_weights(tuned)
     for parameter in weights.values():
         parameter.requires_grad_(True)
     return tuned, weights

@@ -1,7 +1,6 @@
 """From one emotion to another (the paper's figure 5): a strip of one moment, a video that moves between, landmarks."""
 
 import io
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,8 @@ from hdtalk.media import read_frames
 from hdtalk.models.speech import EMOTIONS, SpeechModel
 from hdtalk.options import resolve
 from hdtalk.outputs import check_outputs
-from hdtalk.pipeline import EditResult, edit_video
+from hdtalk.pipeline import EditResult, edit_prepared
+from hdtalk.prepare import prepare_run
 from hdtalk.run import Run
 from hdtalk.speech_landmarks import predict_landmarks
 from hdtalk.squares import square_quads
@@ -72,10 +72,10 @@ def interpolate_emotion(
         raise UsageError(f"--steps {steps}: expected at least 2, the two ends.")
     ends = parse_ends(interp)
     output = output_of(video, interp, output, resolve(options).overwrite, [speech, track])
-    common = {"bundle": bundle, "device": device, "progress": progress, **options}
-    run = Run.prepare(
-        video, speech, output, bundle, device, None, None, track, progress, options, inputs=_recordings(ends)
-    )
+    run = prepare_run(
+        video, speech, output, bundle=bundle, device=device, track=track, progress=progress, options=options,
+        inputs=_recordings(ends),
+    )  # fmt: skip
     features, fps, model = run.speech, run.info.fps, run.bundle.speech
     assert features is not None
     first, second = (_code(model, end) for end in ends)
@@ -93,8 +93,9 @@ def interpolate_emotion(
         moving = predict(moving_codes(first, second, features))
         pictures = _pictures(run, face, held[:, moment], int(run.order[moment]), options)
     # the video comes last: a run that is stopped before finds no output in its way
-    edit = edit_video(video, speech, output, landmarks=moving, track=track, **common)
-    _note(edit.manifest, interp=interp, steps=steps, strip_at_s=round(moment / float(fps), 3))
+    note = {"interp": interp, "steps": steps, "strip_at_s": round(moment / float(fps), 3)}
+    names = {**run.names, "landmarks": "landmarks"}
+    edit = edit_prepared(replace(run, landmarks_px=moving, names=names, emotion_note=note))
     strip, landmarks = output.with_suffix(".png"), output.with_suffix(".npz")
     _write_strip(pictures, held[:, moment], _labels(ends, shares), strip)
     arrays = io.BytesIO()
@@ -174,12 +175,6 @@ def _code(model: SpeechModel, end: str) -> torch.Tensor:
 
 def _name(end: str) -> str:
     return end.lower() if _is_emotion(end) else Path(end).stem
-
-
-def _note(manifest: Path, **emotion: Any) -> None:
-    """Writes what the emotion did into OUT.json, where `edit_video` knows landmarks only."""
-    content = json.loads(manifest.read_text())
-    write_atomically(manifest, (json.dumps(content | {"emotion": emotion}, indent=1) + "\n").encode())
 
 
 def check_moment(at_s: float, num_frames: int, fps: float) -> int:

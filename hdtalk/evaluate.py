@@ -31,6 +31,7 @@ from hdtalk.metrics.lse import lse
 from hdtalk.metrics.psnr import mean_psnr, psnr
 from hdtalk.metrics.ssim import ssim
 from hdtalk.scores import ClipScores, Evaluation
+from hdtalk.squares import square_quads
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def evaluate(
     clips: list[ClipScores] = []
     scores: dict[str, dict[str, float]] = {}
     notes = _unequal_clips(methods)
+    alignments = {pair: _align(pair) for pairs in methods.values() for pair in pairs}  # refused before any is scored
     for method, pairs in methods.items():
         distribution = _Distribution()
         for pair in pairs:
@@ -70,7 +72,8 @@ def evaluate(
                 progress(done, total, f"{method}: {pair.clip}")
             if instruments.track and pair.ground_truth not in tracks:
                 tracks[pair.ground_truth] = instruments.track(pair.ground_truth)
-            clips.append(_score_clip(method, pair, tracks.get(pair.ground_truth), instruments, config, distribution))
+            clip = method, pair, alignments[pair], tracks.get(pair.ground_truth)
+            clips.append(_score_clip(*clip, instruments, config, distribution))
             done += 1
         mine = [clip for clip in clips if clip.method == method]
         scores[method] = {column: _mean(column, [clip.values[column] for clip in mine]) for column in mine[0].values}
@@ -262,12 +265,12 @@ class _Distribution:
 def _score_clip(
     method: str,
     pair: Pair,
+    alignment: "_Alignment",
     track: FaceTrack | None,
     instruments: Instruments,
     config: EvaluateConfig,
     distribution: _Distribution,
 ) -> ClipScores:
-    alignment = _align(pair)
     present = np.ones(alignment.num_frames, bool) if track is None else track.present[: alignment.num_frames]
     notes = list(alignment.notes)
     if track is None and config.crop == "face":
@@ -441,19 +444,18 @@ def face_boxes(landmarks_px: np.ndarray, scale: float) -> np.ndarray:
     """Upright squares around the 68 landmarks, float64 [T,4,2] corners like CropTrack's: centre of the bounding box,
     `scale` times its longer side."""
     low, high = landmarks_px.min(axis=1).astype(np.float64), landmarks_px.max(axis=1).astype(np.float64)
-    return _squares((low + high) / 2, scale * (high - low).max(axis=1) / 2)
+    return _upright((low + high) / 2, scale * (high - low).max(axis=1) / 2)
 
 
 def sync_boxes(landmarks_px: np.ndarray) -> np.ndarray:
     """The crop of syncnet_python around a face box: 1.4 times its longer side, moved down by a fifth of it."""
     low, high = landmarks_px.min(axis=1).astype(np.float64), landmarks_px.max(axis=1).astype(np.float64)
     half = (high - low).max(axis=1) / 2
-    return _squares((low + high) / 2 + np.stack([0 * half, 0.4 * half], axis=1), 1.4 * half)
+    return _upright((low + high) / 2 + np.stack([0 * half, 0.4 * half], axis=1), 1.4 * half)
 
 
-def _squares(centres: np.ndarray, halves: np.ndarray) -> np.ndarray:
-    corners = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]])
-    return centres[:, None] + halves[:, None, None] * corners
+def _upright(centres: np.ndarray, halves: np.ndarray) -> np.ndarray:
+    return square_quads(centres, np.stack([halves, 0 * halves], axis=1))
 
 
 def _crops(frames: np.ndarray, start: int, indices: np.ndarray, quads: np.ndarray, side: int) -> np.ndarray:

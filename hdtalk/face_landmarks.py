@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,11 +11,13 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import linear_sum_assignment
 
 from hdtalk.ahead import read_ahead
-from hdtalk.config import FaceConfig
-from hdtalk.data import FaceTrack
+from hdtalk.config import EditConfig, FaceConfig
+from hdtalk.data import FaceTrack, VideoInfo
 from hdtalk.errors import InputError, UsageError
+from hdtalk.media import read_frames
 from hdtalk.models.fan import heatmaps_to_landmarks
 from hdtalk.squares import crop_face, ffhq_quads, landmarks_to_frame
+from hdtalk.weights import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +86,33 @@ def track_face(
         present[shot] = _bridged(seen[shot], max_gap, config.on_missing)
         smoothed[shot] = _smooth(_interpolate(landmarks[shot], seen[shot], fallback), fps, config)
     if config.on_missing == "fail" and not present.all():
-        missing = ", ".join(_ranges(np.flatnonzero(~present)))
+        missing = ", ".join(frame_ranges(np.flatnonzero(~present)))
         raise InputError(f"{name}: no face in frames {missing}. Trim the clip, or use --on-missing-face keep.")
     if not present.all():
         log.warning(
-            "%s: no face in frames %s; they stay as they are.", name, ", ".join(_ranges(np.flatnonzero(~present)))
+            "%s: no face in frames %s; they stay as they are.", name, ", ".join(frame_ranges(np.flatnonzero(~present)))
         )
     return FaceTrack(smoothed.astype(np.float32), present, np.where(seen, confidence, 0), tuple(cuts), len(people))
+
+
+def track_video(
+    video: VideoInfo,
+    first: int,
+    stop: int,
+    bundle: Bundle,
+    config: EditConfig | None = None,
+    name: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> FaceTrack:
+    """`track_face` on the frames of a file from `first` to before `stop`, with a bundle's networks. `name`: what errors
+    call it, by default the file's."""
+    config = config or EditConfig()
+
+    def read(start: int, end: int) -> Iterator[np.ndarray]:
+        return read_frames(video.path, first + start, first + end, config.media)
+
+    networks = bundle.detector, bundle.landmarker
+    return track_face(read, stop - first, float(video.fps), *networks, config.faces, name or str(video.path), progress)
 
 
 def known_track(landmarks_px: np.ndarray) -> FaceTrack:
@@ -441,8 +463,9 @@ def _shot_of(frame: int, cuts: list[int]) -> int:
     return sum(cut <= frame for cut in cuts)
 
 
-def _ranges(numbers: np.ndarray) -> list[str]:
+def frame_ranges(numbers: Iterable[int]) -> list[str]:
     """[1, 2, 3, 7] -> ["1-3", "7"]."""
+    numbers = np.array(sorted(numbers))
     runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     return [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs if len(run)]
 

@@ -40,6 +40,16 @@ def read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:
     return array.astype(np.float32)
 
 
+def read_track(source: PathLike | np.ndarray | None, num_frames: int, video: PathLike) -> np.ndarray | None:
+    """As `read_landmarks`, of every one of the `num_frames` that are used of `video`."""
+    landmarks_px = read_landmarks(source)
+    if source is not None and landmarks_px is not None and len(landmarks_px) != num_frames:
+        raise InputError(
+            f"{source_name(source)}: {len(landmarks_px)} frames of landmarks for {num_frames} frames of {video}."
+        )
+    return landmarks_px
+
+
 def check_within(landmarks_px: np.ndarray, width: int, height: int, name: str) -> None:
     """Raises `InputError` where the middle of a frame's landmarks `[T, 68, 2]` lies outside of the picture."""
     x, y = landmarks_px.mean(axis=1).T

@@ -12,8 +12,8 @@ import torch
 
 from hdtalk.data import FaceTrack
 from hdtalk.errors import InputError, WeightsError
-from hdtalk.face_landmarks import track_face
-from hdtalk.media import probe, read_frames
+from hdtalk.face_landmarks import track_video
+from hdtalk.media import probe
 from hdtalk.models.fan import heatmaps_to_landmarks
 from hdtalk.models.syncnet import SyncNet
 from hdtalk.registry import OFFICIAL_FILES
@@ -140,16 +140,12 @@ def face_tracker(bundle: Bundle) -> Callable[..., FaceTrack]:
 
     def track(path: Path, first: int = 0, last: int | None = None) -> FaceTrack:
         info = probe(path)
-        num_frames = (info.num_frames if last is None else last) - first
-
-        def read(start: int, stop: int) -> Iterator[np.ndarray]:
-            return read_frames(path, first + start, first + stop)
-
+        last = info.num_frames if last is None else last
         try:
-            return track_face(read, num_frames, float(info.fps), bundle.detector, bundle.landmarker, name=str(path))
+            return track_video(info, first, last, bundle)
         except InputError as error:
             logger.warning("%s", error)
-            return FaceTrack(np.zeros((num_frames, 68, 2), np.float32), np.zeros(num_frames, bool))
+            return FaceTrack(np.zeros((last - first, 68, 2), np.float32), np.zeros(last - first, bool))
 
     return track
 

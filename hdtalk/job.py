@@ -2,7 +2,7 @@
 
     OUT.mp4.job/
       lock                      who is working here (held by the operating system, so it dies with its holder)
-      unfinished.json           outputs of a run that was stopped between its outputs
+      unfinished.json           outputs of runs that were stopped between their outputs
       pivots/stage.json         fingerprint, files with their sha256, the stage's table, whether it is complete
       pivots/000000.safetensors one chunk of arrays
 
@@ -49,6 +49,7 @@ class Job:
         self.folder = Path(folder)
         self._lock_file: TextIO | None = None
         self._restart = restart
+        self._claimed: set[str] = set()
 
     def __enter__(self) -> "Job":
         try:
@@ -88,13 +89,19 @@ class Job:
 
     def claim(self, output: Path) -> None:
         """Remembers a finished output of a run that has more to do: a run that goes on may replace it."""
-        record = _claims(self.folder)
-        record[str(output.resolve())] = _state(output)
-        write_atomically(self.folder / CLAIMS, json.dumps(record, indent=1).encode())
+        name = str(output.resolve())
+        self._claimed.add(name)
+        self._write_claims(_claims(self.folder) | {name: _state(output)})
 
     def release(self) -> None:
         """The run has done everything: its outputs are replaced only where that is asked for."""
-        (self.folder / CLAIMS).unlink(missing_ok=True)
+        self._write_claims({name: state for name, state in _claims(self.folder).items() if name not in self._claimed})
+
+    def _write_claims(self, claims: dict[str, list[int]]) -> None:
+        if claims:
+            write_atomically(self.folder / CLAIMS, json.dumps(claims, indent=1).encode())
+        else:
+            (self.folder / CLAIMS).unlink(missing_ok=True)
 
     def stage(self, name: str, *, inputs: Mapping[str, str], config: object = None, version: int = 1) -> "Stage":
         """The stage `name` for exactly these inputs (name -> content hash) and this configuration.

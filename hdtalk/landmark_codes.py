@@ -7,6 +7,7 @@ from scipy.spatial.distance import cdist
 
 from hdtalk.config import OptimiseConfig
 from hdtalk.face_units import lip_gap
+from hdtalk.latent_space import LatentSpace
 from hdtalk.models.mouth_codes import MouthCodes
 
 DEFAULTS = OptimiseConfig()
@@ -118,6 +119,24 @@ class LandmarkCodes:
     def _features(self, landmarks_px: np.ndarray) -> np.ndarray:
         """Distances from the shot's mean face, the mouth's whole and the others' by `start_weight`, `[n, 136]`."""
         return ((landmarks_px - self._mean_px) * self._weights).reshape(len(landmarks_px), -1)
+
+
+def shot_codes(
+    space: LatentSpace,
+    shot_px: np.ndarray,
+    pivots: torch.Tensor,
+    side: int,
+    config: OptimiseConfig,
+    mouth_codes: MouthCodes | None = None,
+) -> LandmarkCodes | None:
+    """What the frames that stand for a shot, and other heads' mouths, say of its codes; None where the descent does not
+    start from such, or neither says anything."""
+    if not (config.joint and config.latent_space == "shot"):
+        return None
+    others = None if mouth_codes is None else OtherMouths(mouth_codes, config)
+    if others is None and space.name != "shot":
+        return None
+    return LandmarkCodes(shot_px, pivots, side, config, others)
 
 
 def lips_closed(shot_px: np.ndarray) -> np.ndarray:

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from hdtalk import audio, speech_landmarks, weights
-from hdtalk.config import EditConfig, SpeechConfig
-from hdtalk.data import FaceTrack, SpeechFeatures
-from hdtalk.emotion import parse_emotion
-from hdtalk.errors import InputError, UsageError
-from hdtalk.face_landmarks import known_track
+from hdtalk.config import EditConfig, MediaConfig, SpeechConfig
+from hdtalk.data import SpeechFeatures
+from hdtalk.errors import UsageError
+from hdtalk.face_landmarks import known_track, track_video
 from hdtalk.files import temporary
-from hdtalk.inputs import read_landmarks, source_name
+from hdtalk.inputs import check_emotion, check_within, read_track, source_name
 from hdtalk.plan import frame_order, frames_looked_at, used_frames
 
 Speech = str | os.PathLike | np.ndarray | SpeechFeatures
@@ -87,19 +86,17 @@ def speak_shot(
     features = audio.read_speech(speech)
     info = media.probe(video, config.media)
     models = weights.load_bundle(bundle, device)
-    if emotion:  # both before the long part
-        parse_emotion(emotion)
+    check_emotion(emotion, emotion_from)  # before the long part
     other = None if emotion_from is None else audio.read_speech(emotion_from, warn=False)
-    known_px = read_landmarks(track)
     first, stop = used_frames(info, config)
-    if known_px is not None and len(known_px) != stop - first:
-        name = source_name(known_px if track is None else track)
-        raise InputError(f"{name}: {len(known_px)} frames of landmarks for {stop - first} frames of {video}.")
+    known_px = read_track(track, stop - first, video)
+    if known_px is not None and track is not None:
+        check_within(known_px, info.width, info.height, source_name(track))
     wanted = audio.num_video_frames(features, info.fps)
     order = frame_order(stop - first, wanted, config.audio_longer, config.audio_shorter)
     stop = first + frames_looked_at(order, stop - first, info, config)
     if known_px is None:
-        face = _track(video, info, (first, stop), models, config, progress)
+        face = track_video(info, first, stop, models, config, progress=progress)
     else:
         face = known_track(known_px[: stop - first])
     source_px = face.landmarks_px[order]
@@ -131,32 +128,19 @@ def write_preview(
     video: str | os.PathLike,
     speech: str | os.PathLike,
     overwrite: bool = False,
+    config: MediaConfig | None = None,
 ) -> None:
     """The shot with the new landmarks drawn on it, and the new speech as its sound."""
     from hdtalk import media
     from hdtalk.draw import draw_landmarks
     from hdtalk.soundtrack import Soundtrack
 
-    info = media.probe(video)
-    with media.VideoWriter(path, info, Soundtrack(speech), overwrite) as writer:
-        frames = media.read_frames_in_order(video, shot.frames)
+    config = config or MediaConfig()
+    info = media.probe(video, config)
+    with media.VideoWriter(path, info, Soundtrack(speech, config=config), overwrite, config) as writer:
+        frames = media.read_frames_in_order(video, shot.frames, config=config)
         for frame, points, missing in zip(frames, shot.landmarks_px, shot.missing, strict=True):
             writer.write(frame if missing else draw_landmarks(frame, points))
-
-
-def _track(video, info, span, models, config, progress) -> FaceTrack:
-    from hdtalk import face_landmarks, media
-
-    return face_landmarks.track_face(
-        lambda start, stop: media.read_frames(video, span[0] + start, span[0] + stop, config.media),
-        span[1] - span[0],
-        float(info.fps),
-        models.detector,
-        models.landmarker,
-        config.faces,
-        name=str(video),
-        progress=progress,
-    )
 
 
 def _features(speech: Speech) -> SpeechFeatures:

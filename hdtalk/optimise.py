@@ -80,7 +80,8 @@ def optimise_frames(
 ) -> Solution:
     """Minimises equation (5) over the codes of consecutive frames; the networks stay as they are.
 
-    `start`: coordinates to start from (`config.warm_steps` steps then), else the pivots (`config.steps`).
+    `start`: coordinates to start from (`config.warm_steps` steps then), else the pivots (`config.steps`); not together
+    with `frames.shown_px`, which says where the first picture has its landmarks.
     `before`, `before_pivot`: the finished code of the frame before and the one it started from, `[num_ws, 512]`.
     `independent`: no smoothness (anchors). The smoothness of equation (7) is that of the codes; where these start from
     what the shot suggests (`frames.shown_px`), whose motion is right already, it is that of their ways from there.
@@ -93,6 +94,8 @@ def optimise_frames(
     the net gets wrong on this face cancels out), or Gaussians at the target landmarks, of the width that the net was
     trained with ("gaussian"). A step that is not finite is taken back and the step size halved.
     """
+    if start is not None and frames.shown_px is not None:
+        raise ValueError("frames whose pivots show known landmarks start from their pivots")
     steps = config.steps if start is None else config.warm_steps
     coordinates = space.zeros(len(frames), frames.pivots.device) if start is None else start.clone()
     networks = (generator, landmarker, perceptual)
@@ -267,6 +270,8 @@ class _Descent:
             history[step, rows], _ = self._gradient(coordinates, rows, parts)
             assert coordinates.grad is not None
             if not (np.isfinite(history[step, rows]).all() and torch.isfinite(coordinates.grad).all()):
+                with torch.no_grad():
+                    coordinates.copy_(good)
                 if slow_down < 1e-3:
                     log.warning(
                         "the landmark optimisation does not get finite numbers; these frames keep what they had"
@@ -274,8 +279,6 @@ class _Descent:
                     break
                 slow_down /= 2
                 log.warning("a step was not finite: taken back, going on with %g of the step size", slow_down)
-                with torch.no_grad():
-                    coordinates.copy_(good)
                 optimiser.state.clear()
                 if not step:
                     break

@@ -9,6 +9,19 @@ from typing import Any
 from hdtalk.errors import DISK_FULL, UsageError
 
 
+def manifest_path(output: Path) -> Path:
+    """OUT.json, what a run says of itself."""
+    return output.with_suffix(".json")
+
+
+def comparison_path(output: Path) -> Path:
+    return output.with_name(f"{output.stem}_compare{output.suffix}")
+
+
+def report_path(output: Path) -> Path:
+    return output.with_name(f"{output.stem}_report.html")
+
+
 def check_writable(path: str | os.PathLike, overwrite: bool) -> None:
     """Raises UsageError when `path` cannot be written: folder missing or read-only, or a file in the way."""
     path = Path(path)

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from hdtalk.errors import UsageError
 from hdtalk.job import Job, stoppable
+from hdtalk.options import resolve
 from hdtalk.plan import Plan
+from hdtalk.prepare import prepare_run
 from hdtalk.run import STAGES, Run
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
@@ -78,10 +81,15 @@ def edit_video(
 
     Raises UsageError, InputError, WeightsError, ResourceError or Stopped; the output appears only when it is complete.
     """
-    run = Run.prepare(
-        video, speech, output, bundle, device, job, landmarks, track, progress, options,
-        emotion=emotion, emotion_from=emotion_from,
+    run = prepare_run(
+        video, speech, output, bundle=bundle, emotion=emotion, emotion_from=emotion_from, device=device, job=job,
+        landmarks=landmarks, track=track, progress=progress, options=options,
     )  # fmt: skip
+    return edit_prepared(run, restart)
+
+
+def edit_prepared(run: Run, restart: bool = False) -> EditResult:
+    """`edit_video` from here on."""
     with stoppable(run.job_folder, restart), Job(run.job_folder, restart=STAGES if restart else ()) as run.job:
         face = run.find_face()
         crops = run.cut_crops(face)
@@ -119,7 +127,12 @@ def invert_video(
     The inversion stays in the job, where `edit_video` with the same job, settings and video takes it from. Arguments
     and errors as in `edit_video`; `output` by default VIDEO_inverted.mp4.
     """
-    run = Run.prepare(video, None, output, bundle, device, job, None, track, progress, options)
+    config = resolve(options)
+    if asked := [name for name in ("compare", "report", "audio_mix") if getattr(config, name)]:
+        raise UsageError(f"{asked[0]}: only an edit has it. Leave it out.")
+    run = prepare_run(
+        video, None, output, bundle=bundle, device=device, job=job, track=track, progress=progress, options=options
+    )
     with stoppable(run.job_folder, restart), Job(run.job_folder, restart=STAGES if restart else ()) as run.job:
         face = run.find_face()
         crops = run.cut_crops(face)
@@ -148,7 +161,7 @@ def plan_edit(
     **options: Any,
 ) -> Plan:
     """Checks everything that `edit_video` (or, without speech, `invert_video`) checks first, and estimates its cost."""
-    return Run.prepare(
-        video, speech, output, bundle, device, job, landmarks, track, None, options, estimate=True,
-        emotion=emotion, emotion_from=emotion_from,
+    return prepare_run(
+        video, speech, output, bundle=bundle, emotion=emotion, emotion_from=emotion_from, device=device, job=job,
+        landmarks=landmarks, track=track, options=options, estimate=True,
     ).plan  # fmt: skip

@@ -4,7 +4,7 @@ import base64
 import html
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import safe_open
 
 from hdtalk.draw import draw_landmarks
+from hdtalk.face_landmarks import frame_ranges
 from hdtalk.files import write_atomically
 from hdtalk.media import probe, read_frames
 
@@ -274,16 +275,10 @@ def _kept(frames: Mapping[str, Any]) -> str:
         return "<p>None: every frame was edited.</p>"
     rows = (
         f"<tr><th>{html.escape(reason)}</th><td class=number>{len(numbers)}</td>"
-        f"<td>{', '.join(_ranges(numbers))}</td></tr>"
+        f"<td>{', '.join(frame_ranges(numbers))}</td></tr>"
         for reason, numbers in kept.items()
     )
     return f"<table>{''.join(rows)}</table>"
-
-
-def _ranges(numbers: Iterable[int]) -> list[str]:
-    numbers = np.array(sorted(numbers))
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs if len(run)]
 
 
 def _tree(content: Mapping[str, Any]) -> str:

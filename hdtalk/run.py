@@ -19,41 +19,21 @@ from hdtalk.ahead import read_ahead
 from hdtalk.artefacts import Crops, Followed, Inversion, Patch, Stitched, Targets, pack
 from hdtalk.config import EditConfig
 from hdtalk.data import FaceTrack, SpeechFeatures, VideoInfo
-from hdtalk.device import resolve_device, resolve_precision
+from hdtalk.descent import tunable_weights
 from hdtalk.domain import judge_domain
-from hdtalk.errors import InputError, UsageError, WeightsError
+from hdtalk.errors import InputError
 from hdtalk.face_units import lip_gap
 from hdtalk.files import file_hash, write_atomically
 from hdtalk.images import shrink, to_crops, to_images
-from hdtalk.inputs import (
-    PathLike,
-    background_level_db,
-    check_emotion,
-    check_within,
-    emotion_source,
-    read_landmarks,
-    source_name,
-)
-from hdtalk.job import Job, Stage, array_hash, check_stage_folders, folder_beside, held_bytes, is_claimed
-from hdtalk.landmark_codes import LandmarkCodes, OtherMouths, shot_sample
+from hdtalk.inputs import PathLike, background_level_db, emotion_source
+from hdtalk.job import Job, Stage, array_hash
+from hdtalk.landmark_codes import shot_codes, shot_sample
 from hdtalk.latent_space import latent_space
-from hdtalk.memory import keep_large_buffers
 from hdtalk.metrics.ssim import ssim
-from hdtalk.models.mouth_codes import MouthCodes
-from hdtalk.options import resolve
-from hdtalk.outputs import check_outputs
-from hdtalk.plan import (
-    CROP_CHUNK,
-    Plan,
-    estimate_bytes,
-    estimate_seconds,
-    frame_order,
-    frames_looked_at,
-    require_disk,
-    used_frames,
-)
-from hdtalk.soundtrack import Soundtrack, open_audio
-from hdtalk.weights import Bundle, load_bundle
+from hdtalk.outputs import comparison_path, manifest_path, report_path
+from hdtalk.plan import CROP_CHUNK, Plan, used_frames
+from hdtalk.soundtrack import Soundtrack
+from hdtalk.weights import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -85,109 +65,13 @@ class Run:
     report: Progress
     plan: Plan
     seconds: dict[str, float]
+    speech_hash: str = ""  # of the file that `speech` was read from
     video_hash: str = ""
     job: Job = dataclasses.field(init=False, repr=False)  # set where the folder is locked
     emotion: str | None = None
     emotion_from: PathLike | None = None
+    emotion_note: dict[str, Any] | None = None  # in their place, where `landmarks_px` hold an emotion
     names: dict[str, str] = dataclasses.field(default_factory=dict)  # of landmarks_px and track_px: where they are from
-
-    @classmethod
-    def prepare(
-        cls, video, speech, output, bundle, device, job, landmarks, track, progress, options, estimate=False,
-        emotion=None, emotion_from=None, inputs=(),
-    ) -> "Run":  # fmt: skip
-        """Everything that can be refused is refused here, before any heavy work; `estimate` also looks for faces and
-        measures how long the work will take. `inputs`: files beside the arguments that no output may replace."""
-        config = resolve(options)
-        background_level_db(config.audio_mix)
-        face_landmarks.check_face(config.faces.face)
-        video = Path(video)
-        output = Path(output or video.with_name(f"{video.stem}_{'edited' if speech else 'inverted'}.mp4"))
-        media.check_suffix(output)
-        others = {_beside(output, "_compare"): config.compare, _beside(output, "_report", ".html"): config.report}
-        beside = [output.with_suffix(".json"), *(path for path, wanted in others.items() if wanted)]
-        job_folder = Path(job) if job is not None else folder_beside(output)
-        there = [path for path in (output, *beside) if path.exists()]
-        if there and all(is_claimed(job_folder, path) for path in there):
-            config = dataclasses.replace(config, overwrite=True)
-        given = [video, speech, emotion_from, landmarks, track, *inputs]
-        check_outputs([output, *beside], given, config.overwrite)
-        if any(job_folder.resolve() == path.resolve() for path in (output, *beside)):
-            raise UsageError(f"--job {job_folder}: an output has this name. Choose another folder.")
-        check_emotion(emotion, emotion_from, landmarks)
-        info = media.probe(video, config.media)
-        media.check_encoder(config.media, output, info)
-        first, stop = used_frames(info, config)
-        landmarks_px = read_landmarks(landmarks)
-        track_px = read_landmarks(track)
-        if track_px is not None and len(track_px) != stop - first:
-            raise InputError(
-                f"{source_name(track)}: {len(track_px)} frames of landmarks for {stop - first} frames of {video}."
-            )
-        for px, source in ((landmarks_px, landmarks), (track_px, track)):
-            if px is not None:
-                check_within(px, info.width, info.height, source_name(source))
-        features = None
-        if speech is not None:
-            open_audio(speech).close()
-            features = audio.read_speech(speech) if landmarks_px is None else None
-        wanted = stop - first
-        if landmarks_px is not None:
-            wanted = len(landmarks_px)
-        elif features is not None:
-            wanted = audio.num_video_frames(features, info.fps)
-        order = frame_order(stop - first, wanted, config.audio_longer, config.audio_shorter)
-        num_source = stop - first
-        if job is None:  # a job that was asked for serves other speech, too
-            num_source = frames_looked_at(order, num_source, info, config)
-        track_px = None if track_px is None else track_px[:num_source]
-        if landmarks_px is not None and len(landmarks_px) < len(order):
-            raise InputError(
-                f"{source_name(landmarks)}: {len(landmarks_px)} frames of landmarks for {len(order)} frames of video. "
-                "Give all of them, or --audio-shorter trim."
-            )
-        stale = [path for path, wanted in others.items() if path.exists() and not wanted]
-        notes = [f"{path} is an earlier run's and stays" for path in stale]
-        if wanted != stop - first and speech is not None:
-            notes.append(_length_note(wanted, stop - first, info, config))
-        if num_source < stop - first:
-            notes.append(
-                f"only the first {num_source} of {stop - first} frames are looked at (spare_s; --job DIR: all)"
-            )
-        if config.audio_mix and not info.has_audio:
-            notes.append(f"{video} has no sound that could be kept: --audio-mix changes nothing")
-        device = resolve_device(device)
-        dtype = resolve_precision(config.precision, device)
-        networks = load_bundle(bundle, device)
-        roles = {"generator", "encoder", "perceptual"} | ({"landmarker", "parser"} if speech is not None else set())
-        roles |= {"detector", "landmarker"} if track_px is None else set()
-        for role in sorted(roles):
-            networks.entry(role)  # a bundle without it is refused now
-        if features is not None:
-            networks.speech  # noqa: B018 (so is one whose speech networks cannot be used)
-        keep_large_buffers()
-        check_stage_folders(job_folder / stage for stage in STAGES)
-        memory, disk = estimate_bytes(networks, config, num_source, len(order))
-        require_disk(job_folder, disk - held_bytes(job_folder, STAGES))
-        seconds = {}
-        if estimate:
-            notes += _look_for_faces(video, first, first + num_source, networks, config) if track_px is None else []
-            seconds = estimate_seconds(networks, config, num_source, len(order), device, dtype)
-            if speech is None:
-                seconds = {stage: seconds[stage] for stage in ("faces", "inversion", "writing")}
-        plan = Plan(
-            str(video), str(speech or landmarks or ""), str(output), str(job_folder), info, networks.name,
-            networks.resolution, str(device), str(dtype).removeprefix("torch."), num_source, order, seconds, memory,
-            disk, tuple(notes),
-        )  # fmt: skip
-        for note in notes:
-            log.info(note)
-        return cls(
-            config, video, None if speech is None else Path(speech), features, output, job_folder, info, first,
-            num_source, order, networks, device, dtype, landmarks_px, track_px, progress or (lambda *_: None),
-            plan, {}, emotion=emotion, emotion_from=emotion_from,
-            names={k: source_name(v) for k, v in (("landmarks", landmarks), ("track", track)) if v is not None},
-        )  # fmt: skip
 
     def find_face(self) -> FaceTrack:
         """Landmarks of the person in every used source frame."""
@@ -250,7 +134,7 @@ class Run:
             encoded, pivots, content_hash = self._find_pivots(face, crops, inputs)
         with self._timed("tuning"):
             inputs["landmarks"] = array_hash(face.landmarks_px)
-            still = bundle.has("mouth_codes") and self._lips_are_still(crops, face)
+            still = config.lambda_mouths > 0 and bundle.has("mouth_codes") and self._lips_are_still(crops, face)
             if still:
                 config = dataclasses.replace(config, steps=min(config.steps, config.still_steps))
                 inputs |= self._hashes("mouth_codes")
@@ -259,12 +143,14 @@ class Run:
                 made = invert.tune_generator(
                     bundle.generator, bundle.perceptual, pivots.to(self.device), crops.read, config,
                     read_weights=self._mouth_weights(crops, face),
-                    mouth_offsets=self._mouth_codes().offsets() if still else None, dtype=self.dtype,
+                    mouth_offsets=bundle.mouth_codes.offsets() if still else None, dtype=self.dtype,
                     seed=self.config.seed, checkpoints=_Checkpoints(tuning),
                     progress=lambda done, total: self.report("tuning", done, total),
                 )  # fmt: skip
                 scores = self._score_inversion(crops, encoded, made.pivots.cpu(), made.generator)
-                weights = {f"weight.{name}": p.cpu().numpy() for name, p in _tuned_weights(made.generator).items()}
+                weights = {
+                    f"weight.{name}": p.detach().cpu().numpy() for name, p in tunable_weights(made.generator).items()
+                }
                 tuning.save(_Checkpoints.FINAL, {"pivots": made.pivots.cpu().numpy(), **weights})
                 tuning.finish({"losses": made.losses, **scores})
             for number in set(tuning.chunks) - {_Checkpoints.FINAL}:
@@ -287,8 +173,7 @@ class Run:
             if self.landmarks_px is not None:
                 landmarks_px = self.landmarks_px[: len(self.order)].astype(np.float32)
             else:
-                assert self.speech_path is not None
-                inputs = {"speech": file_hash(self.speech_path), "source": array_hash(source_px)}
+                inputs = {"speech": self.speech_hash, "source": array_hash(source_px)}
                 inputs |= {"fps": str(self.info.fps), "emotion": str(self.emotion), **self._hashes("speech")}
                 inputs["shot"] = f"{self.video_hash} {self.first} {self.num_source}"
                 if self.emotion_from is not None:
@@ -314,11 +199,8 @@ class Run:
         sample, shot_px = _sample(crops, targets)
         space = latent_space(bundle.generator, config, inversion.pivots[sample], self.config.seed)
 
-        codes, others = None, None
-        if bundle.has("mouth_codes"):
-            others = OtherMouths(self._mouth_codes(), config)
-        if config.joint and config.latent_space == "shot" and (others is not None or space.name == "shot"):
-            codes = LandmarkCodes(shot_px, inversion.pivots[sample], crops.track.resolution, config, others)
+        others = bundle.mouth_codes if bundle.has("mouth_codes") else None
+        codes = shot_codes(space, shot_px, inversion.pivots[sample], crops.track.resolution, config, others)
         too_short = codes is None and config.latent_space == "shot" != space.name  # then codes stay near the pivots
 
         def frames(rows: np.ndarray) -> optimise.Frames:
@@ -334,7 +216,7 @@ class Run:
             solve = {"generator": inversion.generator, "landmarker": bundle.landmarker, "perceptual": bundle.perceptual}
             anchors, done, total = None, 0, len(outputs)
             displacements = ((target_px - source_px) / crops.track.resolution).reshape(len(outputs), -1)
-            if config.joint and config.anchors and codes is None and space.name != "shot":
+            if config.joint and config.anchors and codes is None and not too_short:
                 chosen = optimise.choose_anchors(displacements, config.anchors)
                 total += len(chosen)
                 if 0 not in stage.chunks:
@@ -385,7 +267,8 @@ class Run:
                 "A shot in which the person speaks gives better ones.",
                 *(self.video, 100 * beyond),
             )
-        scores["mouths_beyond_shot"] = round(beyond, 4)
+        if codes is not None or too_short:  # otherwise codes do not start from what the shot shows
+            scores["mouths_beyond_shot"] = round(beyond, 4)
         return Followed(outputs, stage, [outputs[rows] for rows in groups], scores)
 
     def stitch(self, crops: Crops, inversion: Inversion, targets: Targets, followed: Followed) -> Stitched:
@@ -458,7 +341,7 @@ class Run:
         """OUT_compare: original, landmarks and edited side by side."""
         from hdtalk import compare
 
-        path = _beside(self.output, "_compare")
+        path = comparison_path(self.output)
         with self._timed("comparison"):
             compare.write_comparison(self.video, self.output, path, targets.landmarks_px, self.first + self.order)
         self.job.claim(path)
@@ -468,7 +351,7 @@ class Run:
         """OUT.json: what was done, with what, how long it took and how good it is."""
         inputs = {"video": {"path": str(self.video), "sha256": self.video_hash}}
         if self.speech_path is not None:
-            inputs["speech"] = {"path": str(self.speech_path), "sha256": file_hash(self.speech_path)}
+            inputs["speech"] = {"path": str(self.speech_path), "sha256": self.speech_hash}
         if self.emotion_from is not None:
             inputs["emotion_from"] = {"path": str(self.emotion_from), "sha256": file_hash(Path(self.emotion_from))}
         for name, px in (("landmarks", self.landmarks_px), ("track", self.track_px)):
@@ -479,7 +362,7 @@ class Run:
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
             "inputs": inputs,
             "output": {"path": str(self.output), "frames": len(self.order), "fps": str(self.info.fps)},
-            "emotion": emotion_source(self.emotion, self.emotion_from),
+            "emotion": self.emotion_note or emotion_source(self.emotion, self.emotion_from),
             "bundle": {"name": self.bundle.name, "resolution": self.bundle.resolution, "sha256": self.bundle.hashes},
             "device": str(self.device),
             "precision": str(self.dtype).removeprefix("torch."),
@@ -489,7 +372,7 @@ class Run:
             "domain": {"inside": inversion.in_domain, "notice": inversion.domain_notice},
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
         }
-        path = self.output.with_suffix(".json")
+        path = manifest_path(self.output)
         write_atomically(path, (json.dumps(content, indent=1, default=str) + "\n").encode())
         self.job.claim(path)
         return path
@@ -499,7 +382,7 @@ class Run:
         from hdtalk import report
 
         return report.write_report(
-            _beside(self.output, "_report", ".html"),
+            report_path(self.output),
             json.loads(manifest.read_text()),
             self.job_folder,
             self.video,
@@ -547,16 +430,10 @@ class Run:
     def _track_faces(self) -> FaceTrack:
         if self.track_px is not None:
             return face_landmarks.known_track(self.track_px)
-        return face_landmarks.track_face(
-            lambda start, stop: media.read_frames(self.video, self.first + start, self.first + stop, self.config.media),
-            self.num_source,
-            float(self.info.fps),
-            self.bundle.detector,
-            self.bundle.landmarker,
-            self.config.faces,
-            self._looked_at(),
+        return face_landmarks.track_video(
+            self.info, self.first, self.first + self.num_source, self.bundle, self.config, self._looked_at(),
             lambda done, total: self.report("faces", done, total),
-        )
+        )  # fmt: skip
 
     def _looked_at(self) -> str:
         """The video's name, and which part of it, where that is not all that was asked for."""
@@ -600,12 +477,6 @@ class Run:
 
         return read
 
-    def _mouth_codes(self) -> MouthCodes:
-        codes = self.bundle.mouth_codes
-        if codes.basis.shape[1] != self.bundle.generator.num_ws:
-            raise WeightsError(f"bundle {self.bundle.name}: its mouth_codes are of another generator. Make them anew.")
-        return codes
-
     def _lips_are_still(self, crops: Crops, face: FaceTrack) -> bool:
         """Whether the shot hardly shows the mouth open: its generator would forget how mouths do."""
         quads_px, side = crops.track.quads_px[crops.rows], crops.track.resolution
@@ -615,13 +486,11 @@ class Run:
     def _lower_face(self, crops: Crops, targets: Targets) -> Callable[[np.ndarray], np.ndarray] | None:
         """Masks of mouth and jaw by output frame where only they are pasted (region lower, or auto decides so)."""
         config, side = self.config.stitch, crops.track.resolution
-        if config.region not in ("auto", "lower"):
-            return None
         quads = crops.track.quads_px[self.order]
         source_px, target_px = (
             crop.landmarks_to_crop(px, quads, side) for px in (targets.source_px, targets.landmarks_px)
         )
-        if config.region == "auto" and regions.upper_face_moves(source_px, target_px, side) > config.upper_moves:
+        if not stitch.lower_face_alone(source_px, target_px, side, config):
             return None
         return lambda outputs: regions.lower_face_mask(source_px[outputs], target_px[outputs], side)
 
@@ -734,16 +603,12 @@ def _pivot_settings(config) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def _tuned_weights(generator) -> dict[str, torch.Tensor]:
-    return {name: p.detach() for name, p in generator.named_parameters() if not name.startswith("style.")}
-
-
 def _with_weights(generator, arrays: dict[str, np.ndarray]):
     import copy
 
     tuned = copy.deepcopy(generator)
     with torch.no_grad():
-        for name, parameter in _tuned_weights(tuned).items():
+        for name, parameter in tunable_weights(tuned).items():
             parameter.copy_(torch.from_numpy(arrays[f"weight.{name}"]))
     return tuned
 
@@ -772,38 +637,3 @@ def _sample(crops: Crops, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
     sample = shot_sample(len(crops.rows))
     rows = crops.rows[sample]
     return sample, crop.landmarks_to_crop(targets.face_px[rows], crops.track.quads_px[rows], crops.track.resolution)
-
-
-def _look_for_faces(video: Path, first: int, stop: int, bundle: Bundle, config: EditConfig) -> list[str]:
-    """Notes on how many of a few frames show a face; where none does, more are looked at. Raises `InputError` when none
-    of these does either."""
-    for looks in (5, 40):
-        found, most, surest = 0, 0, 0.0
-        places = np.unique(np.linspace(first, stop - 1, looks).round().astype(int))
-        for place in places:
-            frame = next(media.read_frames(video, int(place), int(place) + 1, config.media))
-            count, confidence = face_landmarks.look_at_frame(frame, bundle.detector, bundle.landmarker, config.faces)
-            most, surest = max(most, count), max(surest, confidence)
-            found += count > 0 and confidence >= config.faces.min_confidence
-        if found:
-            break
-    if most and not found:
-        raise InputError(face_landmarks.no_landmarks(str(video), surest, config.faces))
-    if not found:
-        raise InputError(f"{video}: no face in the {len(places)} frames looked at. Expected one talking head.")
-    notes = [f"a face was found in {found} of the {len(places)} frames looked at"]
-    index = face_landmarks.check_face(config.faces.face)
-    if len(index) == 1 and not 0 <= index[0] < most:
-        notes.append(f"--face {config.faces.face}: none of them shows more than {most}; the leftmost is 0")
-    return notes
-
-
-def _beside(output: Path, ending: str, suffix: str | None = None) -> Path:
-    return output.with_name(f"{output.stem}{ending}{suffix or output.suffix}")
-
-
-def _length_note(wanted: int, num_source: int, info: VideoInfo, config: EditConfig) -> str:
-    speech_s, shot_s = float(wanted / info.fps), float(num_source / info.fps)
-    if wanted > num_source:
-        return f"the speech ({speech_s:.2f} s) outlasts the shot ({shot_s:.2f} s): --audio-longer {config.audio_longer}"
-    return f"the speech ({speech_s:.2f} s) is shorter than the shot ({shot_s:.2f} s): {config.audio_shorter}"

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hdtalk import regions
 from hdtalk.config import StitchConfig
 from hdtalk.descent import all_finite, frozen, in_batches, set_gradients, tunable_copy
 from hdtalk.device import autocast
@@ -74,6 +75,13 @@ class Stitched:
     border_before: np.ndarray
     border: np.ndarray
     steps: np.ndarray
+
+
+def lower_face_alone(source_px: np.ndarray, target_px: np.ndarray, side: int, config: StitchConfig = DEFAULTS) -> bool:
+    """Whether only mouth and jaw are pasted, by the landmarks of a shot's crops `[T,68,2]` and their targets."""
+    if config.region == "auto":
+        return regions.upper_face_moves(source_px, target_px, side) <= config.upper_moves
+    return config.region == "lower"
 
 
 def find_lenders(

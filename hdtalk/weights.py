@@ -88,8 +88,14 @@ class Bundle:
     perceptual = cached_property(lambda self: self._load("perceptual"))
     detector = cached_property(lambda self: self._load("detector"))
     speech = cached_property(lambda self: self._load("speech"))
-    mouth_codes = cached_property(lambda self: self._load("mouth_codes"))
     identity = cached_property(lambda self: self._load("identity"))
+
+    @cached_property
+    def mouth_codes(self) -> Any:
+        codes: Any = self._load("mouth_codes")
+        if codes.basis.shape[1] != self.generator.num_ws:
+            raise WeightsError(f"bundle {self.name}: its mouth_codes are of another generator. Make them anew.")
+        return codes
 
     @cached_property
     def hashes(self) -> dict[str, str]:

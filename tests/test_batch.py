@@ -13,6 +13,7 @@ import pytest
 from hdtalk import batch, media
 from hdtalk.batch import plan_batch, run_batch
 from hdtalk.errors import InputError, ResourceError, Stopped, UsageError
+from hdtalk.files import file_hash
 from hdtalk.job import Job
 from hdtalk.options import resolve
 from hdtalk.weights import load_bundle
@@ -67,14 +68,18 @@ def test_clips_made_with_other_settings_are_not_taken_for_done(tiny_shot, tiny_b
     assert [row.state for row in rows] == ["made"]
 
 
-def test_a_recordings_emotion_is_the_same_setting_as_a_path_and_as_text(inverted, tmp_path, tiny_bundle_folder):
-    """OUT.json names the recording; a caller may give it either way."""
+def test_recordings_are_known_by_what_they_hold(inverted, tmp_path, tiny_bundle_folder):
+    """OUT.json names them; a caller may give a path or text, and may have recorded the file anew."""
     work = works_of(tmp_path, "a")[0]
-    voice = tmp_path / "angry.wav"
+    voice, sad = tmp_path / "angry.wav", tmp_path / "sad.wav"
+    for path in (work.video, voice, sad):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(path.stem)
     given = {"bundle": str(tiny_bundle_folder)}
     run_batch([work], tmp_path / "batch.csv", **given)
+    inputs = {"video": work.video, "emotion_from": voice}
     manifest = {
-        "inputs": {"video": {"path": str(work.video), "sha256": ""}},
+        "inputs": {kind: {"path": str(path), "sha256": file_hash(path)} for kind, path in inputs.items()},
         "configuration": asdict(resolve({})),
         "bundle": {"sha256": load_bundle(str(tiny_bundle_folder), "cpu").hashes | {"landmarker_eval": "another judge"}},
         "emotion": str(voice),
@@ -83,8 +88,14 @@ def test_a_recordings_emotion_is_the_same_setting_as_a_path_and_as_text(inverted
     for emotion_from in (voice, str(voice)):
         rows = run_batch([work], tmp_path / "batch.csv", **given, emotion_from=emotion_from)
         assert [row.state for row in rows] == ["there"]
-    with pytest.raises(UsageError, match=r"a\.mp4: made with other settings \(emotion\)"):
-        run_batch([work], tmp_path / "batch.csv", **given, emotion_from=tmp_path / "sad.wav")
+    with pytest.raises(UsageError, match=r"a\.mp4: made with other settings \(emotion_from\)"):
+        run_batch([work], tmp_path / "batch.csv", **given, emotion_from=sad)
+    voice.write_text("angrier")
+    with pytest.raises(UsageError, match=r"a\.mp4: made with other settings \(emotion_from\)"):
+        run_batch([work], tmp_path / "batch.csv", **given, emotion_from=voice)
+    work.video.write_text("another film")
+    with pytest.raises(UsageError, match=r"a\.mp4: made with other settings \(video, emotion_from\)"):
+        run_batch([work], tmp_path / "batch.csv", **given)
 
 
 @pytest.fixture

@@ -248,6 +248,21 @@ def test_command_writes_the_crops_of_a_sample(tmp_path):
     assert len(made) == 3 and made.crops.shape == (3, 3, 256, 256) and made.truth is not None
 
 
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--json", "absent/bench.json"], "absent does not exist"),
+        (["--png", "loss.png", "--quick"], "--outcome"),
+        (["--png", "loss.png", "--resolution", "64"], "--outcome"),
+        (["--rounds", "0"], "0 is not in the range"),
+    ],
+)
+def test_command_refuses_before_it_measures(tmp_path, monkeypatch, arguments, hint):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(load_script("bench").main, arguments)
+    assert result.exit_code == 2 and hint in result.output
+
+
 def test_the_short_runs_that_memory_is_measured_on_are_possible(tmp_path):
     module = load_script("bench_memory")
     config = resolve(split_settings(module.FEW_STEPS))

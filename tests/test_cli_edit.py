@@ -1,5 +1,6 @@
 """`hdtalk edit` and `hdtalk invert` on good and bad input: exit code, one line, and nothing lost or half-written."""
 
+import io
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from hdtalk.cli import _stage_bars, hdtalk
 from hdtalk.errors import InputError
 from hdtalk.job import Job
 from hdtalk.options import resolve
-from hdtalk.run import _look_for_faces
+from hdtalk.prepare import look_for_faces
 
 QUICK = [
     *(
@@ -269,7 +270,7 @@ def test_what_a_job_holds_needs_no_second_place(edit, here, monkeypatch):
     assert edit().exit_code == 0
     held = held_bytes(Path("out.mp4.job"), STAGES)
     needed = []
-    monkeypatch.setattr("hdtalk.run.require_disk", lambda folder, size: needed.append(size))
+    monkeypatch.setattr("hdtalk.prepare.require_disk", lambda folder, size: needed.append(size))
     for job in ("out.mp4.job", "new.job"):
         edit("--dry-run", "--job", job, "--overwrite")
     assert held > 10_000 and needed[1] - needed[0] == held
@@ -382,7 +383,7 @@ def test_disk_that_is_really_full(here, edit, free_kb):
 
 
 def test_dry_run_writes_nothing(edit, here, monkeypatch):
-    monkeypatch.setattr("hdtalk.run._look_for_faces", lambda *_: ["a face was found"])
+    monkeypatch.setattr("hdtalk.prepare.look_for_faces", lambda *_: ["a face was found"])
     before = contents(here)
     result = edit("--dry-run")
     assert result.exit_code == 0 and contents(here) == before
@@ -391,14 +392,14 @@ def test_dry_run_writes_nothing(edit, here, monkeypatch):
 
 @pytest.mark.parametrize(("face", "noted"), [("largest", False), ("0", False), ("5", True), ("-1", True)])
 def test_a_wanted_face_beyond_those_seen_is_noted(here, face, noted):
-    notes = _look_for_faces(Path("shot.mp4"), 0, 10, one_face(confidence=0.7), resolve({"face": face}))
+    notes = look_for_faces(Path("shot.mp4"), 0, 10, one_face(confidence=0.7), resolve({"face": face}))
     assert "in 5 of the 5 frames" in notes[0]
     assert any(f"--face {face}" in note for note in notes) == noted
 
 
 def test_a_look_for_faces_asks_for_landmarks_too(here):
     with pytest.raises(InputError, match=r"shot.mp4: .* no landmarks on it \(confidence at most 0.20, expected 0.3"):
-        _look_for_faces(Path("shot.mp4"), 0, 10, one_face(confidence=0.2), resolve({}))
+        look_for_faces(Path("shot.mp4"), 0, 10, one_face(confidence=0.2), resolve({}))
 
 
 def one_face(confidence):
@@ -472,6 +473,19 @@ def test_landmarks_take_any_setting_of_the_speech(here):
     wrong = [*arguments, "-o", "wrong.npz", "--set", "speech.power=1"]
     one_line(CliRunner().invoke(hdtalk, wrong), 2, "speech.power")
     assert not Path("wrong.npz").exists()
+
+
+def test_a_stage_that_comes_again_has_a_bar_again(monkeypatch):
+    """As the video's stages do after those of the strip."""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)
+    with _stage_bars() as progress:
+        for stage, done, total in (("writing", 3, 3), ("faces", 1, 1), ("writing", 0, 8), ("writing", 8, 8)):
+            progress(stage, done, total)
+    bars = [line for line in terminal.getvalue().replace("\r", "\n").split("\n") if line.startswith("writing")]
+    assert any("3/3" in bar for bar in bars) and "8/8" in bars[-1]
 
 
 def test_progress_without_a_terminal_is_a_line_a_minute(monkeypatch, capsys):

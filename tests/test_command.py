@@ -66,6 +66,14 @@ def test_a_defect_keeps_its_traceback():
 def test_debug_shows_where_it_failed():
     assert ends(Command, InputError("talk.mp4: no face."), "--debug") == (1, "")
 
+    @click.command(cls=Command)
+    @click.option("--debug", is_flag=True)
+    def main(debug):
+        open("absent/talk.mp4")
+
+    error = CliRunner().invoke(main, ["--debug"]).exception
+    assert "absent/talk.mp4: No such file" in str(error) and isinstance(error.__cause__, FileNotFoundError)
+
 
 def test_empty_arguments_are_refused():
     """pathlib would take an unset variable for the present folder."""

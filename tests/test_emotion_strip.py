@@ -18,8 +18,10 @@ from hdtalk.data import FaceTrack
 from hdtalk.emotion import SPAN_FRAMES, named_code
 from hdtalk.emotion_strip import interpolate_emotion, moving_codes, parse_ends
 from hdtalk.errors import InputError, UsageError
+from hdtalk.files import file_hash
 from hdtalk.media import probe
 from hdtalk.models.speech import SpeechModel
+from hdtalk.pipeline import edit_video
 from hdtalk.run import Run
 from hdtalk.speech_landmarks import predict_landmarks
 from hdtalk.windows import STRETCH_FPS, num_video_frames
@@ -92,10 +94,12 @@ def test_a_run_writes_video_strip_and_landmarks(speaking_bundle, tiny_shot, tmp_
     video, track, speech = tiny_shot
     run = partial(
         interpolate_emotion, video, speech, "neutral:happy", tmp_path / "out.mp4", steps=3, track=track,
-        bundle=str(speaking_bundle), **QUICK,
+        bundle=str(speaking_bundle), report=True, **QUICK,
     )  # fmt: skip
     result = run()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.json", "out.mp4", "out.mp4.job", "out.npz", "out.png"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["out.json", "out.mp4", "out.mp4.job", "out.npz", "out.png", "out_report.html"]
+    assert "neutral:happy" in (tmp_path / "out_report.html").read_text()
     assert probe(result.video).num_frames == 10
     strip = cv2.imread(str(result.strip))
     assert strip.shape == (28 + 2 * 256, 3 * 256 + 2 * 6, 3)
@@ -118,6 +122,22 @@ def test_a_run_writes_video_strip_and_landmarks(speaking_bundle, tiny_shot, tmp_
         run()
     with pytest.raises(UsageError, match="--at 9: no frame .* lasts 0.40 s"):
         run(at_s=9, overwrite=True)
+
+
+def test_speech_recorded_anew_meanwhile_is_not_taken_for_what_was_heard(speaking_bundle, tiny_shot, tmp_path):
+    video, track, speech = tiny_shot
+    spoken = tmp_path / "speech.wav"
+    shutil.copy(speech, spoken)
+    heard = file_hash(spoken)
+
+    def record_anew(stage, *_):
+        if stage == "tuning":
+            spoken.write_bytes(spoken.read_bytes() + b"end")
+
+    result = edit_video(
+        video, spoken, tmp_path / "out.mp4", bundle=str(speaking_bundle), track=track, progress=record_anew, **QUICK
+    )
+    assert json.loads(result.manifest.read_text())["inputs"]["speech"]["sha256"] == heard != file_hash(spoken)
 
 
 def test_a_dry_run_refuses_what_the_run_would(speaking_bundle, tiny_shot, tmp_path):

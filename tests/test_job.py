@@ -13,7 +13,7 @@ import pytest
 
 from hdtalk.errors import HDTalkError, InputError, ResourceError, Stopped, UsageError
 from hdtalk.files import file_hash, temporary, write_atomically
-from hdtalk.job import Job, array_hash, fingerprint, stoppable
+from hdtalk.job import Job, array_hash, fingerprint, is_claimed, stoppable
 from hdtalk.run import STAGES
 
 
@@ -175,6 +175,24 @@ def test_second_run_is_told_who_holds_the_job_and_a_dead_holder_is_no_obstacle(t
         (folder / name).write_bytes(b"half")
     with Job(folder):
         assert not list(folder.glob("**/.*.part"))
+
+
+def test_a_run_that_ends_forgets_its_own_outputs_only(tmp_path):
+    first, second = tmp_path / "first.mp4", tmp_path / "second.mp4"
+    for path in (first, second):
+        path.write_text("film")
+    folder = tmp_path / "a.job"
+    with Job(folder) as stopped:
+        stopped.claim(first)
+    with Job(folder) as job:
+        job.claim(second)
+        assert is_claimed(folder, first) and is_claimed(folder, second)
+        job.release()
+    assert is_claimed(folder, first) and not is_claimed(folder, second)
+    with Job(folder) as job:
+        job.claim(first)
+        job.release()
+    assert not list(folder.glob("unfinished*"))
 
 
 def test_job_folder_that_cannot_be_made(tmp_path):

@@ -161,7 +161,7 @@ def test_inversion_is_taken_up_by_an_edit(run, tiny_shot, tiny_bundle_folder, tm
 
 def test_plan_says_what_it_would_do_and_does_nothing(tiny_shot, tiny_bundle_folder, tmp_path, monkeypatch):
     video, track, speech = tiny_shot
-    monkeypatch.setattr("hdtalk.run._look_for_faces", lambda *_: [])
+    monkeypatch.setattr("hdtalk.prepare.look_for_faces", lambda *_: [])
     options = {"bundle": str(tiny_bundle_folder), "track": track, "landmarks": np.concatenate([track, track])}
     plan = plan_edit(video, speech, tmp_path / "out.mp4", **options, **SMALL)
     assert len(plan.order) == 20 and plan.num_source == 10 and plan.disk_bytes > 0
@@ -280,7 +280,9 @@ def test_a_shot_too_short_to_learn_from_has_its_mouths_bent(run, tiny_shot, capl
     result = run(trim_end=0.08, track=track, landmarks=target)
     fields = load_file(result.job / "optimisation" / "000001.safetensors")["fields"]
     assert result.num_frames == 2 and fields[:, 1].max() > 0.01 and np.abs(fields[:, 0]).max() < 0.01
+    assert not (result.job / "optimisation" / "000000.safetensors").exists()  # nothing starts where mouths have moved
     assert result.scores["mouths_beyond_shot"] == 1 and "beyond what the shot shows" in caplog.text
+    assert "mouths_beyond_shot" not in run("free.mp4", optimise={"latent_space": "w+"}).scores
     assert run("talking.mp4", landmarks=tiny_shot[1]).scores["mouths_beyond_shot"] == 0
 
 

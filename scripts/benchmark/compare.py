@@ -238,7 +238,7 @@ def _tune(sides: Sides, prepared: Prepared, steps: int) -> invert.Tuning:
 def _follow(sides: Sides, prepared: Prepared, made: invert.Tuning) -> tuple[optimise.Solution, np.ndarray | None]:
     networks, frames, config = sides.networks, prepared.frames, sides.fast.optimise
     given = optimise.Frames(frames.crops, made.pivots, frames.source_px, frames.target_px)
-    given = fast.started(given, np.arange(len(given)), prepared.space, config)
+    given = fast.started(given, np.arange(len(given)), prepared.space, config, networks.mouth_codes)
     solution = optimise.optimise_frames(
         made.generator, networks.landmarker, networks.perceptual, prepared.space, given, config, dtype=sides.dtype
     )
@@ -261,7 +261,7 @@ def _curve(seconds, losses) -> dict[str, list[float]]:
 def _fast_curve(
     sides: Sides, made: fast.Made, rows: list[int], wanted: torch.Tensor, groups: list[list[int]]
 ) -> dict[str, list[float]]:
-    """The paper's objective of these frames after none, some and all of B's steps, against B's time per frame."""
+    """The paper's objective of these frames before and after B's steps, against B's time per frame."""
     seconds = made.seconds["optimise"] / len(made.ws)
     few = sides.shot[rows]
     ends = [score.objective(sides.networks, made.generator, ws[rows], few, sides.paper, wanted, groups).mean()

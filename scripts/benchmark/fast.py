@@ -1,4 +1,8 @@
-"""Procedure B: the stages of a preset on arrays, in the order and with the settings of `hdtalk.run`, timed."""
+"""Procedure B: the stages of a preset on arrays, in the order and with the settings of `hdtalk.run`, timed.
+
+Not all of a run: what it does for shots of still lips, of a few frames, or with cuts and frames without a face, is left
+out, and the codes that descents start from are smoothed over the whole shot at once.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +13,7 @@ import torch
 
 from hdtalk import invert, optimise, regions, stitch
 from hdtalk.config import EditConfig
-from hdtalk.landmark_codes import LandmarkCodes, shot_sample
+from hdtalk.landmark_codes import shot_codes, shot_sample
 from hdtalk.latent_space import latent_space
 
 from .machine import now
@@ -99,11 +103,11 @@ def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, dev
     space = latent_space(networks.generator, settings, pivots[sample].cpu(), config.seed)
     displacements = ((shot.target_px - shot.source_px) / shot.crops.shape[-1]).reshape(len(shot), -1)
     whole = optimise.Frames(shot.crops, pivots, shot.source_px, shot.target_px)
-    whole = started(whole, sample, space, settings)
+    whole = started(whole, sample, space, settings, networks.mouth_codes)
     solve = {"generator": generator, "landmarker": networks.landmarker, "perceptual": networks.perceptual}
     solve |= {"space": space, "config": settings, "dtype": dtype}
     chosen, anchors = None, None
-    if settings.joint and settings.anchors and space.name != "shot":
+    if settings.joint and settings.anchors and whole.shown_px is None:
         chosen = optimise.choose_anchors(displacements, settings.anchors)
         anchors = optimise.optimise_frames(**solve, frames=whole[chosen], independent=True).coordinates
     before, before_pivot, ws, fields, losses = None, None, [], [], []
@@ -127,21 +131,17 @@ def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, dev
     )
 
 
-def started(frames: optimise.Frames, sample: np.ndarray, space, settings) -> optimise.Frames:
+def started(frames: optimise.Frames, sample: np.ndarray, space, settings, mouth_codes) -> optimise.Frames:
     """The frames of a whole shot at the codes that those of `sample` suggest, where B starts from such."""
-    if not (settings.joint and space.name == "shot"):
-        return frames
-    codes = LandmarkCodes(frames.source_px[sample], frames.pivots[sample], frames.crops.shape[-1], settings)
-    return optimise.shot_starts(codes, frames, settings)
+    known = frames.source_px[sample], frames.pivots[sample], frames.crops.shape[-1]
+    codes = shot_codes(space, *known, settings, mouth_codes)
+    return frames if codes is None else optimise.shot_starts(codes, frames, settings)
 
 
 def stitch_shot(networks, generator, pivots, ws, fields, shot: Shot, config: EditConfig, device, dtype, clock: Clock):
     """One `Stitched` per chunk."""
     settings, side = config.stitch, shot.crops.shape[-1]
-    lower = settings.region == "lower" or (
-        settings.region == "auto"
-        and regions.upper_face_moves(shot.source_px, shot.target_px, side) <= settings.upper_moves
-    )
+    lower = stitch.lower_face_alone(shot.source_px, shot.target_px, side, settings)
     sample, parts = shot_sample(len(shot)), []
     known = lambda rows: shot.crops[sample[rows]], pivots[sample].cpu(), shot.source_px[sample]
     for rows in _chunks(len(shot), settings.chunk_frames):

@@ -9,7 +9,8 @@ import torch
 
 @dataclass(frozen=True)
 class Networks:
-    """As of a bundle; `landmarker_eval` measures F-LD and may be missing. `name` says where the weights are from."""
+    """As of a bundle; `landmarker_eval`, which measures F-LD, and `mouth_codes` may be missing. `name` says where the
+    weights are from."""
 
     name: str
     generator: Any
@@ -18,6 +19,7 @@ class Networks:
     parser: Any
     perceptual: Any
     landmarker_eval: Any = None
+    mouth_codes: Any = None
 
     @property
     def resolution(self) -> int:
@@ -31,7 +33,7 @@ def bundle_networks(bundle_name: str, device: torch.device) -> Networks:
     judge = bundle.landmarker_eval if bundle.has("landmarker_eval") else None
     return Networks(
         f"bundle {bundle.name}", bundle.generator, bundle.encoder, bundle.landmarker, bundle.parser, bundle.perceptual,
-        judge,
+        judge, bundle.mouth_codes if bundle.has("mouth_codes") else None,
     )  # fmt: skip
 
 

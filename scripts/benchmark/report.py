@@ -7,8 +7,10 @@ greatest. `seconds_per_frame.{a,b}`: per stage, and B's parts. `memory_gb.{a,b}`
 `peak_tflops`: of a matrix product in B's precision; `floor_share.{a,b}`: time of the operations at that peak over the
 measured time. `objective.{a,b,start,unedited,truth}`: equation (5), also of pictures that need no code, the unedited
 shot's and the true take's; `objective_to_truth.{a,b,start,unedited}`: with the true take in the source's place; `f_ld`,
-`m_ld`, `psnr`, `ssim` with `{a,b,unedited}`, against the true take; null where not measured. `profile`, `by_batch_ms`,
-`by_resolution_ms`, `by_length_s`; `curves`; `setting`.
+`m_ld`, `psnr`, `ssim` with `{a,b,unedited}`, against the true take on `outcome_frames`; null where not measured;
+`reconstruction_db.{a,b}`, `inversion_of_a`: whose it is; `whole_shot_b`, `seconds_b`, `memory_gb_b`: B run to its end.
+`profile`, `by_batch_ms`, `by_resolution_ms`, `by_length_s`; `kernels_ms`, `kernels_state`: on a GPU; `curves`;
+`setting`.
 """
 
 import json
@@ -90,7 +92,6 @@ def to_text(found: dict[str, Any]) -> str:
         )
         whole = ", ".join(f"{k} {_cell(v, '{:.4f}')}" for k, v in found["whole_shot_b"].items())
         lines.append(f"B on the whole shot: {whole}; seconds as run: {_seconds(found['seconds_b'])}")
-    lines += found.get("notes", [])
     return "\n".join(lines) + "\n"
 
 

@@ -163,23 +163,24 @@ def run_table(
         if bench.frames:
             whole = {name for name in made if name in others or not _frames_made(_options_of(methods[name]), bench)}
             made = {
-                name: [_cut(pair, Path(folder) / str(rank), bench.frames, name in whole) for pair in pairs]
+                name: [_cut(pair, Path(folder), f"{rank}_{pair.clip}", bench.frames, name in whole) for pair in pairs]
                 for rank, (name, pairs) in enumerate(made.items())
             }
         return evaluate(made, instruments, EvaluateConfig(crop=crop))
 
 
-def _cut(pair: Pair, folder: Path, frames: tuple[int, int], is_whole: bool) -> Pair:
-    """Copies of these frames of both videos, hardly compressed, silent; `is_whole`: the prediction has others too."""
-    folder.mkdir(exist_ok=True)
-    copies = []
+def _cut(pair: Pair, folder: Path, name: str, frames: tuple[int, int], is_whole: bool) -> Pair:
+    """Copies of these frames of both videos, hardly compressed, silent; `is_whole`: the prediction has others too. That
+    of the truth serves all methods."""
+    prediction, truth = folder / f"{name}.mp4", folder / f"truth_{pair.clip}.mp4"
     own = frames if is_whole else (0, frames[1] - frames[0])
-    for kind, video, (first, stop) in (("prediction", pair.prediction, own), ("truth", pair.ground_truth, frames)):
-        copies.append(folder / f"{pair.clip}_{kind}.mp4")
-        with VideoWriter(copies[-1], probe(video), None, overwrite=True, config=MediaConfig(crf=0)) as writer:
+    for copy, video, (first, stop) in ((prediction, pair.prediction, own), (truth, pair.ground_truth, frames)):
+        if copy.exists():
+            continue
+        with VideoWriter(copy, probe(video), None, config=MediaConfig(crf=0)) as writer:
             for frame in read_frames(video, first, stop):
                 writer.write(frame)
-    return Pair(pair.clip, *copies)
+    return Pair(pair.clip, prediction, truth)
 
 
 def _check_lengths(items: list[Item], stop: int) -> None:

@@ -91,13 +91,13 @@ def test_frames_without_a_face_are_no_truth(train_speech, corpus, tmp_path, tiny
     videos_instead(corpus, tiny_shot[0])
     asked = []
 
-    def track_face(read_frames, num_frames, fps, detector, landmarker, **options):
+    def track_face(read_frames, num_frames, fps, detector, landmarker, config, name, progress):
         assert len(list(read_frames(0, num_frames))) == num_frames == 10 and fps == 25
-        asked.append(options["name"])
+        asked.append(name)
         lost = np.arange(num_frames) == 4
-        return FaceTrack(tiny_shot[1], ~lost if "sad" in options["name"] else np.ones(num_frames, bool))
+        return FaceTrack(tiny_shot[1], ~lost if "sad" in name else np.ones(num_frames, bool))
 
-    monkeypatch.setattr("hdtalk.instruments.track_face", track_face)
+    monkeypatch.setattr("hdtalk.face_landmarks.track_face", track_face)
     out = tmp_path / "out"
     arguments = corpus, out, str(tiny_bundle_folder), out / "features", 0, 0, "cpu"
     takes, validation = train_speech.load(*arguments)

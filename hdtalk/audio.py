@@ -30,7 +30,7 @@ from hdtalk.audio_bands import (
 from hdtalk.config import AudioConfig
 from hdtalk.data import SpeechFeatures
 from hdtalk.errors import InputError
-from hdtalk.soundtrack import decode_audio, has_sound, open_audio, resampled
+from hdtalk.soundtrack import decode_audio, open_audio, resampled
 from hdtalk.windows import FRAME_SAMPLES, ROW_SAMPLES, SAMPLE_RATE, mfcc_windows, num_video_frames, silent_frames
 
 logger = logging.getLogger(__name__)
@@ -40,9 +40,6 @@ __all__ = ["mfcc", "mfcc_windows", "num_video_frames", "read_audio", "read_speec
 _PITCH_FRAME, _PITCH_FFT, _PITCH_MIN_HZ, _PITCH_MAX_HZ = 640, 1024, 60.0, 500.0
 _SWING_FRAME, _SWINGS_HZ = 1600, ((20, 30, 40, 50), (60, 70))  # roughness, slow and fast; low voices begin at 85 Hz
 _SWING_BAND = butter(2, (300, 4000), "band", fs=SAMPLE_RATE, output="sos")
-_FORMATS = (
-    "wav,w64,rf64,flac,mp3,mov,mp4,m4a,3gp,aac,ogg,opus,matroska,webm,aiff,au,caf,avi,mpegts,mpeg,flv,asf,amr,ac3,eac3"
-)
 
 
 def read_shot_speech(video: str | os.PathLike, start_s: float = 0.0, stop_s: float = math.inf) -> SpeechFeatures | None:
@@ -320,22 +317,7 @@ _TOO_LONG = "the audio is longer than {:.0f} minutes. Cut it into parts and edit
 
 def _decode(path: Path) -> Iterator[np.ndarray]:
     """Yields float32 mono blocks at 16 kHz, about a second each. Raises InputError."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
-        raise InputError(f"{path}: {what}. Expected an audio file, or a video with sound.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty. Expected an audio file, or a video with sound.")
-    options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
-    try:
-        container = av.open(f"file:{path.resolve()}", options=options)
-    except (av.FFmpegError, ValueError, UnicodeError) as error:
-        raise InputError(
-            f"{path}: not a readable audio or video file ({_reason(error)}). Expected wav, flac, mp3, m4a or ogg."
-        ) from error
-    with container:
-        if not has_sound(container):
-            what = "sound that can be decoded" if container.streams.audio else "sound"
-            raise InputError(f"{path}: there is no {what} in this file. Expected an audio file, or a video with sound.")
+    with open_audio(path) as container:
         stream: Any = container.streams.audio[0]
         limit_s = AudioConfig().max_duration_s
         known_s = (container.duration or 0) / av.time_base

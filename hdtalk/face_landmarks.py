@@ -149,11 +149,11 @@ class _Person:
 
     @property
     def first(self) -> int:
-        return min(self.boxes)
+        return next(iter(self.boxes))  # frames come in order
 
     @property
     def last(self) -> int:
-        return max(self.boxes)
+        return next(reversed(self.boxes))
 
     @property
     def size_px(self) -> float:

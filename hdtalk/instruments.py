@@ -74,7 +74,7 @@ def installed_instruments(bundle_name: str = "auto", device: str | torch.device 
         lacks = f"Bundle {bundle.name} has no landmarker or no detector." if bundle else why_not
         missing |= dict.fromkeys(FACE_COLUMNS, lacks)
     if bundle and track and bundle.has("landmarker_eval"):
-        landmarks = _landmark_reader(bundle.landmarker_eval, device)
+        landmarks = landmark_reader(bundle.landmarker_eval, device)
         made_by |= dict.fromkeys(("F-LD", "M-LD", "Jitter"), _provenance(bundle))
     elif bundle and track:
         reason = f"Bundle {bundle.name} has no landmarker_eval, a landmark net that no loss has seen."
@@ -150,7 +150,9 @@ def face_tracker(bundle: Bundle) -> Callable[..., FaceTrack]:
     return track
 
 
-def _landmark_reader(network: Any, device: str | torch.device) -> Callable[[np.ndarray], np.ndarray]:
+def landmark_reader(network: Any, device: str | torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    """`read(crops uint8 [N,256,256,3])` -> landmarks float64 [N,68,2] in their pixels, by a net of either kind."""
+
     def read(crops: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             images = _to_images(crops, device) * 2 - 1

@@ -315,7 +315,7 @@ def _scan(path: str, size: int, modified_ns: int, config: MediaConfig) -> _Scan:
         stream = _video_stream(container, path, config)
         first = _first_frame(container, stream, path)
         countable = any(name in COUNTABLE_CONTAINERS for name in container.format.name.split(","))
-        if countable and stream.codec.name not in UNCOUNTABLE_CODECS:
+        if countable and stream.codec.canonical_name not in UNCOUNTABLE_CODECS:
             pts, keys, last_duration, trusted = _index_by_packets(container, stream)
         else:
             pts, keys, last_duration, trusted = _index_by_decoding(container, stream)

@@ -160,4 +160,5 @@ FFHQ_SIZES = {
     "encoder": {"resolution": 1024, "input_size": 256},
     "landmarker": {"num_landmarks": 68},
     "parser": {"num_classes": 19},
+    "mouth_codes": {"num_ws": 18},
 }

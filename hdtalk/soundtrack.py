@@ -15,12 +15,16 @@ from hdtalk.errors import InputError
 
 log = logging.getLogger(__name__)
 
-AUDIO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,wav,w64,flac,mp3,aac,ogg,avi,mpegts,mpeg,flv,asf,mxf,aiff,caf,au"
+AUDIO_FORMATS = (
+    "wav,w64,rf64,flac,mp3,mov,mp4,m4a,3gp,3g2,mj2,aac,ogg,opus,matroska,webm,aiff,au,caf,avi,mpegts,mpeg,flv,asf,mxf,"
+    "amr,ac3,eac3"
+)
 COPIED = {
     "mp4": ("aac",),
     "mov": ("aac", "pcm_s16le"),
     "matroska": ("aac", "mp3", "flac", "opus", "vorbis", "ac3", "pcm_s16le"),
 }
+EXPECTED = "Expected wav, flac, mp3, m4a or ogg, or a video with sound."
 AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 COVER = av.stream.Disposition.attached_pic
@@ -62,7 +66,7 @@ class Soundtrack:
         sound_s, picture_s = first_times_s(self._speech)
         self._origin_s = sound_s if self._start_s is None else picture_s + Fraction(self._start_s)
         whole = self._background is None and not self._start_s and self._origin_s - sound_s < MAX_AHEAD_S
-        if whole and audio.codec.name in COPIED[container.format.name]:
+        if whole and audio.codec.canonical_name in COPIED[container.format.name]:
             self._stream = container.add_stream_from_template(audio)
             self._packets = self._moved_packets(source, audio)
             self._pending = next(self._packets, None)
@@ -148,16 +152,20 @@ def _beginning(blocks: Iterator[np.ndarray], num_samples: int) -> Iterator[np.nd
 def open_audio(path: str | os.PathLike) -> av.container.InputContainer:
     """Opens a local file for its sound; raises InputError when there is none."""
     if not os.path.isfile(path):
-        raise InputError(f"{path}: there is no such file. Check the name.")
+        what = "is a folder" if os.path.isdir(path) else "there is no such file"
+        raise InputError(f"{path}: {what}. {EXPECTED}")
+    if not os.path.getsize(path):
+        raise InputError(f"{path}: the file is empty. {EXPECTED}")
     options = {"protocol_whitelist": "file", "format_whitelist": AUDIO_FORMATS}
     try:
         container = av.open(os.path.abspath(path), options=options, metadata_errors="replace")
-    except (av.error.FFmpegError, ValueError, OSError):
-        raise InputError(f"{path}: is not a sound file or is damaged. Expected wav, flac, mp3, m4a or ogg.") from None
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise InputError(f"{path}: is not a sound file or is damaged ({reason}). {EXPECTED}") from error
     if not has_sound(container):
         reason = "sound in a format that cannot be decoded" if container.streams.audio else "no sound"
         container.close()
-        raise InputError(f"{path}: holds {reason}. Expected wav, flac, mp3, m4a or ogg.")
+        raise InputError(f"{path}: holds {reason}. {EXPECTED}")
     return container
 
 

@@ -29,7 +29,7 @@ def tone_map(picture: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
     np.maximum(linear, 0, out=linear)
     brightest = np.maximum(linear.max(-1, keepdims=True), 1e-6)
     linear *= _roll_off(brightest) / brightest
-    return _gamma_table()[(linear * 4095 + 0.5).astype(np.uint16).clip(0, 4095)]
+    return _gamma_table()[(linear.clip(0, 1) * 65535 + 0.5).astype(np.uint16)]
 
 
 @functools.lru_cache(maxsize=2)
@@ -57,5 +57,5 @@ def _roll_off(light: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def _gamma_table() -> np.ndarray:
-    """Linear light in 4096 steps -> uint8 code of BT.1886 (display gamma 2.4)."""
-    return (np.linspace(0, 1, 4096) ** (1 / 2.4) * 255 + 0.5).astype(np.uint8)
+    """Linear light in 65536 steps -> uint8 code of BT.1886 (display gamma 2.4)."""
+    return (np.linspace(0, 1, 65536) ** (1 / 2.4) * 255 + 0.5).astype(np.uint8)

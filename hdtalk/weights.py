@@ -300,7 +300,7 @@ def _read_bundle(folder: Path, device: str | torch.device) -> Bundle:
 
 
 def _ffhq_bundle(device: str | torch.device) -> Bundle:
-    """Official files found in the store; speech, landmarker_eval and, if need be, the detector are demo's own."""
+    """Official files found in the store; for what is not there of speech, landmarker_eval and detector, demo's own."""
     files: dict[str, tuple[Path, BundleFile]] = {}
     borrowed: dict[str, str] = {}
     for folder, entry in installed_files():
@@ -308,7 +308,7 @@ def _ffhq_bundle(device: str | torch.device) -> Bundle:
     with contextlib.suppress(WeightsError):
         demo = _read_bundle(demo_folder(), device)
         for role in ("speech", "detector", "landmarker_eval"):
-            if role in demo.files and (role != "detector" or role not in files):
+            if role in demo.files and role not in files:
                 files[role], borrowed[role] = demo.files[role], demo.name
     return Bundle("ffhq", 1024, "non-commercial, see the files' licences", files, device, borrowed)
 

@@ -230,7 +230,7 @@ BAD = {
     "short": (lambda path: write_wav(path, voice(0.05)), "50 ms"),
     "no_audio": (silent_video, "no sound"),
     "three_hours": (three_hours, "longer than 60 minutes"),
-    "text": (lambda path: path.write_text("not sound\n" * 50), "not a readable"),
+    "text": (lambda path: path.write_text("not sound\n" * 50), "not a sound file"),
     "missing": (lambda path: None, "no such file"),
     "folder": (lambda path: path.mkdir(), "is a folder"),
 }

@@ -1,6 +1,8 @@
 """Scripts end in one line and an exit code, whatever a person passes or does."""
 
 import errno
+import subprocess
+import sys
 
 import click
 import pytest
@@ -83,9 +85,28 @@ def test_empty_arguments_are_refused():
 
 def test_models_to_train_are_names_that_there_are(tmp_path):
     train_demo = load_script("train_demo")
+    (tmp_path / "data").mkdir()
     assert [stage.model for stage in train_demo.chosen_stages("parser, generator")] == ["generator", "parser"]
     folders = [word for name in ("data", "out", "bundle") for word in (f"--{name}", str(tmp_path / name))]
     result = CliRunner().invoke(train_demo.main, [*folders, "--models", "parser,generater"])
     known = ", ".join(stage.model for stage in train_demo.STAGES)
     assert result.stderr == f"train_demo: --models: no model called 'generater'; there are {known}.\n"
     assert result.exit_code == 2 and not (tmp_path / "out").exists()
+
+
+def test_what_builds_on_a_failed_training_is_left_out(tmp_path, monkeypatch):
+    """An encoder of a generator that is half trained would take the bundle's apart."""
+    train_demo = load_script("train_demo")
+    begun = []
+
+    def start(stage, *_):
+        begun.append(stage.model)
+        return subprocess.Popen([sys.executable, "-c", f"raise SystemExit({stage.model == 'generator'})"])
+
+    monkeypatch.setattr(train_demo, "start", start)
+    monkeypatch.setattr(train_demo, "has_shards", lambda data: True)
+    folders = [word for name in ("data", "out", "bundle") for word in (f"--{name}", str(tmp_path / name))]
+    (tmp_path / "data").mkdir()
+    result = CliRunner().invoke(train_demo.main, [*folders, "--models", "generator,landmarker,encoder,latents"])
+    assert begun == ["generator", "landmarker"] and result.exit_code == 1
+    assert "these models failed: generator, encoder, latents" in result.output

@@ -20,6 +20,7 @@ from hdtalk.data import ColourTags
 from hdtalk.errors import InputError, UsageError
 from hdtalk.media import VideoWriter, check_encoder, probe, read_frames, read_frames_in_order
 from hdtalk.soundtrack import Soundtrack
+from hdtalk.tonemap import tone_map
 
 NTSC = Fraction(30000, 1001)
 ROOT = Path(__file__).parents[1]
@@ -286,6 +287,12 @@ def test_hdr_is_tone_mapped_with_a_notice(tmp_path, caplog):
     assert levels[4] > levels[3] + 4  # highlights keep detail
     out = write_video(tmp_path / "out.mp4", info, list(read_frames(path)))
     assert probe(out).colour.transfer == 1 and not probe(out).hdr
+
+
+def test_dark_hdr_has_no_steps_of_its_own():
+    code = np.arange(65536, dtype=np.uint16)[None, :, None].repeat(3, 2)
+    shown = np.unique(tone_map(code, 16, 1))
+    assert shown[0] == 0 and np.diff(shown[:40].astype(int)).max() <= 3  # black is where the curve is steepest
 
 
 def test_interlaced_is_read_with_a_notice(tmp_path, caplog):

@@ -413,6 +413,14 @@ def test_adopted_by_structure_and_served_by_the_ffhq_bundle(tmp_path, home):
     assert bundle.borrowed == dict.fromkeys(("speech", "detector", "landmarker_eval"), "demo")
 
 
+def test_ones_own_networks_serve_before_the_demo_s(home):
+    entry = weights.adopt(weights.demo_folder() / "speech.safetensors")
+    bundle = weights.load_bundle("ffhq", complete=False)
+    assert entry.role == "speech" and "speech" not in bundle.borrowed and bundle.hashes["speech"] == entry.sha256
+    with pytest.raises(WeightsError, match="num_ws 14, but bundle ffhq takes 18"):
+        weights.adopt(weights.demo_folder() / "mouth_codes.safetensors")
+
+
 def test_adopted_by_hash_under_the_official_name(tmp_path, home, monkeypatch):
     from dataclasses import replace
 

@@ -137,12 +137,13 @@ def _boxes(centre, box, threshold, overlap, frame_size, scale):
     corners = corners.clip(0, np.array([*frame_size[::-1], *frame_size[::-1]], np.float32))
     kept: list[int] = []
     for k in range(len(corners)):
-        if all(_iou(corners[k], corners[j]) <= overlap for j in kept):
+        if all(box_overlap(corners[k], corners[j]) <= overlap for j in kept):
             kept.append(k)
     return np.concatenate([corners[kept], score[kept, None]], 1).astype(np.float32).reshape(-1, 5)
 
 
-def _iou(a, b):
+def box_overlap(a, b) -> float:
+    """Intersection over union of two boxes `[4]`."""
     shared = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
     return shared / max(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared, 1e-9)
 

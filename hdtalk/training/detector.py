@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from hdtalk.models.face_detector import FaceDetector, detection_loss
+from hdtalk.models.face_detector import FaceDetector, box_overlap, detection_loss
 from hdtalk.training.augment import Placement, camera_faults, place_points, sampling_grid, scaled_rotations
 from hdtalk.training.loop import Task, TrainConfig, picture_grid, to_uint8, write_network
 from hdtalk.training.rendered import DeviceStills
@@ -156,7 +156,8 @@ class DetectorTask(Task):
         for image, boxes in zip(to_uint8(images), boxes_of, strict=True):
             image = np.ascontiguousarray(image)
             detected = averages["net"].detect(image[None])[0]
-            overlaps = np.array([[_iou(d[:4], b) for b in boxes] for d in detected]).reshape(len(detected), len(boxes))
+            overlaps = np.array([[box_overlap(d[:4], b) for b in boxes] for d in detected])
+            overlaps = overlaps.reshape(len(detected), len(boxes))
             found += int((overlaps.max(0) > 0.5).sum()) if len(detected) and len(boxes) else 0
             spurious += int((overlaps.max(1) < 0.3).sum()) if len(boxes) and len(detected) else len(detected)
             total += len(boxes)
@@ -171,9 +172,3 @@ class DetectorTask(Task):
         write_network(
             folder, "detector", averages["net"], "face_detector", self.sizes, self.data.table.description, measures
         )
-
-
-def _iou(a, b) -> float:
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
-    both = np.prod(np.maximum(0, high - low))
-    return float(both / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - both))

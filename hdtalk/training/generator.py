@@ -1,8 +1,8 @@
 """Trains a small StyleGAN2 on rendered heads: distilled from the renderer's parameters, then sharpened adversarially.
 
 Renderer parameters -> mapping -> w -> synthesis is supervised by the render itself (pixels at several scales, edges,
-deep features), growing in resolution. `LatentTask` then fits the generator's own mapping network, so that
-z ~ N(0, I), read as renderer parameters through inverse CDFs, samples heads.
+deep features), growing in resolution. `hdtalk.training.latents` then sets the generator's own mapping network, so that
+z ~ N(0, I) samples heads.
 """
 
 from collections.abc import Callable

@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import math
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +20,13 @@ import torch
 from torch import nn
 
 from hdtalk.device import autocast, resolve_precision
+from hdtalk.errors import UsageError
 from hdtalk.files import write_atomically
 
 logger = logging.getLogger(__name__)
+
+# settings that a run may be continued with others of
+MAY_CHANGE = ("minutes", "steps", "checkpoint_minutes", "validate_minutes", "log_steps", "device", "graphs")
 
 
 @dataclass(frozen=True)
@@ -144,26 +147,26 @@ def schedule(progress: float, config: TrainConfig) -> float:
     return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * min(1.0, phase)))
 
 
-def train(task: Task, out: Path) -> dict[str, float]:
+def train(task: Task, out: Path, start: str = "") -> dict[str, float]:
     """Runs the task to its end, from the checkpoint in `out` if there is one; returns the last validation's measures.
-    `out` receives checkpoint.pt, log.csv, curves.png, sheet.png and config.json."""
+    `out` receives checkpoint.pt, log.csv, curves.png, sheet.png and config.json. `start`: hash of the file whose
+    weights the task began with. Raises UsageError where `out` holds a run of other settings."""
     config = task.config
     out.mkdir(parents=True, exist_ok=True)
     averages = {name: _copy_of(task.networks[name]) for name in task.averaged}
     step, elapsed_s = 0, 0.0
     measures: dict[str, float] = {}
     checkpoint = out / "checkpoint.pt"
+    settings = {"task": task.name, "start": start, **asdict(config)}
     if checkpoint.exists():
+        _check_same(out / "config.json", settings)
         step, elapsed_s, measures = _load_checkpoint(checkpoint, task, averages)
         logger.warning("%s: resumed at step %d, %.1f minutes", task.name, step, elapsed_s / 60)
     _cut_log(out, step)
-    (out / "config.json").write_text(json.dumps({"task": task.name, **asdict(config)}, indent=1))
-    base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in task.optimisers.items()}
-    if checkpoint.exists():
-        base_rates = {name: [g["base_lr"] for g in o.param_groups] for name, o in task.optimisers.items()}
-    for name, optimiser in task.optimisers.items():
-        for group, rate in zip(optimiser.param_groups, base_rates[name], strict=True):
-            group["base_lr"] = rate
+    write_atomically(out / "config.json", json.dumps(settings, indent=1).encode())
+    for optimiser in task.optimisers.values():
+        for group in optimiser.param_groups:
+            group.setdefault("base_lr", group["lr"])  # a checkpoint holds it
 
     last_time, last_checkpoint_s, last_validation_s = time.monotonic(), elapsed_s, elapsed_s
     sums: dict[str, float | torch.Tensor] = {}
@@ -176,7 +179,7 @@ def train(task: Task, out: Path) -> dict[str, float]:
             last_validation_s = elapsed_s
             last_time = time.monotonic()
         if finished or elapsed_s - last_checkpoint_s > 60 * config.checkpoint_minutes:
-            _save_checkpoint(checkpoint, task, averages, step, elapsed_s, measures)
+            _save_checkpoint(checkpoint, task, averages, step, elapsed_s, measures, finished)
             last_checkpoint_s = elapsed_s
         if finished:
             return measures
@@ -196,6 +199,18 @@ def train(task: Task, out: Path) -> dict[str, float]:
             means = {name: float(value) / num_summed for name, value in sums.items()}
             _log(out, step, elapsed_s, means, "train")
             sums, num_summed = {}, 0
+
+
+def _check_same(path: Path, settings: dict[str, Any]) -> None:
+    """Raises UsageError where a run that was stopped had other settings of those that its course depends on."""
+    try:
+        had = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return
+    for name, value in settings.items():
+        if name not in MAY_CHANGE and had.get(name, value) != value:
+            what = "began with other weights" if name == "start" else f"has {name} {had[name]}, not {value}"
+            raise UsageError(f"{path.parent}: the run there {what}. Choose another --out to begin anew.")
 
 
 def _copy_of(network: nn.Module) -> nn.Module:
@@ -269,7 +284,7 @@ def _plot(out: Path) -> None:
     pyplot.close(figure)
 
 
-def _save_checkpoint(path, task, averages, step, elapsed_s, measures) -> None:
+def _save_checkpoint(path, task, averages, step, elapsed_s, measures, finished) -> None:
     buffer = io.BytesIO()
     state = {
         "networks": {name: network.state_dict() for name, network in task.networks.items()},
@@ -278,14 +293,10 @@ def _save_checkpoint(path, task, averages, step, elapsed_s, measures) -> None:
         "step": step,
         "elapsed_s": elapsed_s,
         "measures": measures,
+        "finished": finished,
     }
     torch.save(state, buffer)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_atomically(path, buffer.getvalue())
 
 
 def _load_checkpoint(path, task, averages) -> tuple[int, float, dict[str, float]]:

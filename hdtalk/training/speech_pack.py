@@ -17,6 +17,7 @@ import numpy as np
 
 from hdtalk.data import SpeechFeatures
 from hdtalk.errors import InputError
+from hdtalk.files import write_atomically
 from hdtalk.training.mead import Clip
 from hdtalk.training.speech_data import Take
 
@@ -67,9 +68,7 @@ def write_pack(path: Path, parts: dict[str, list[Take]], description: str = "") 
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(lzma.compress(buffer.getbuffer(), preset=6))
-    temporary.replace(path)
+    write_atomically(path, lzma.compress(buffer.getbuffer(), preset=6))
 
 
 def read_pack(path: Path) -> tuple[dict[str, list[Take]], str]:

@@ -54,7 +54,7 @@ def sample_shot(name: str) -> Shot:
 
     entry, folder = sample_shots()[name], demo_folder() / "samples"
     # the renderer's pixel centres lie at whole numbers plus one half
-    source, target = (np.load(folder / entry[key])["landmarks_px"] - 0.5 for key in ("landmarks", "other_landmarks"))
+    source, target = (np.load(folder / entry[key])["landmarks_px"] for key in ("landmarks", "other_landmarks"))
     count = min(len(source), len(target))
     quads = crop_track(known_track(source[:count]), SIDE, CropConfig()).quads_px
     crops, truth = (

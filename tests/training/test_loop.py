@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from hdtalk.errors import UsageError
 from hdtalk.training.loop import Task, TrainConfig, train
 
 
@@ -48,3 +49,16 @@ def test_steps_taken_again_are_logged_once(tmp_path, checkpoint_minutes):
         file.write("train,5,9.0,loss,1\r\ntrain,6")  # logged after the last checkpoint, and cut off
     train(Line(TrainConfig(**many)), tmp_path)
     assert trained_steps(tmp_path) == list(range(1, 10))
+
+
+def test_a_run_goes_on_as_it_began_or_not_at_all(tmp_path):
+    few = {"steps": 2, "minutes": 1e9, "learning_rate": 0.1}
+    train(Line(TrainConfig(**few)), tmp_path, "weights")
+    more = few | {"steps": 3}
+    for changed, start, hint in (({"learning_rate": 0.2}, "weights", "learning_rate 0.1, not 0.2"), ({}, "", "other")):
+        with pytest.raises(UsageError, match=f"{hint}.*another --out"):
+            train(Line(TrainConfig(**more | changed)), tmp_path, start)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 2 and state["finished"]
+    train(Line(TrainConfig(**more)), tmp_path, "weights")
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3

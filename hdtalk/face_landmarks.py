@@ -11,13 +11,11 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import linear_sum_assignment
 
 from hdtalk.ahead import read_ahead
-from hdtalk.config import EditConfig, FaceConfig
-from hdtalk.data import FaceTrack, VideoInfo
+from hdtalk.config import FaceConfig
+from hdtalk.data import FaceTrack
 from hdtalk.errors import InputError, UsageError
-from hdtalk.media import read_frames
 from hdtalk.models.fan import heatmaps_to_landmarks
 from hdtalk.squares import crop_face, ffhq_quads, landmarks_to_frame
-from hdtalk.weights import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -93,26 +91,6 @@ def track_face(
             "%s: no face in frames %s; they stay as they are.", name, ", ".join(frame_ranges(np.flatnonzero(~present)))
         )
     return FaceTrack(smoothed.astype(np.float32), present, np.where(seen, confidence, 0), tuple(cuts), len(people))
-
-
-def track_video(
-    video: VideoInfo,
-    first: int,
-    stop: int,
-    bundle: Bundle,
-    config: EditConfig | None = None,
-    name: str = "",
-    progress: Callable[[int, int], None] | None = None,
-) -> FaceTrack:
-    """`track_face` on the frames of a file from `first` to before `stop`, with a bundle's networks. `name`: what errors
-    call it, by default the file's."""
-    config = config or EditConfig()
-
-    def read(start: int, end: int) -> Iterator[np.ndarray]:
-        return read_frames(video.path, first + start, first + end, config.media)
-
-    networks = bundle.detector, bundle.landmarker
-    return track_face(read, stop - first, float(video.fps), *networks, config.faces, name or str(video.path), progress)
 
 
 def known_track(landmarks_px: np.ndarray) -> FaceTrack:

@@ -12,11 +12,11 @@ import torch
 
 from hdtalk.data import FaceTrack
 from hdtalk.errors import InputError, WeightsError
-from hdtalk.face_landmarks import track_video
 from hdtalk.media import probe
 from hdtalk.models.fan import heatmaps_to_landmarks
 from hdtalk.models.syncnet import SyncNet
 from hdtalk.registry import OFFICIAL_FILES
+from hdtalk.track import track_video
 from hdtalk.weights import Bundle, BundleFile, installed_files, load_bundle, load_network, load_perceptual
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,11 @@ from hdtalk import audio, speech_landmarks, weights
 from hdtalk.config import EditConfig, MediaConfig, SpeechConfig
 from hdtalk.data import SpeechFeatures
 from hdtalk.errors import UsageError
-from hdtalk.face_landmarks import known_track, track_video
+from hdtalk.face_landmarks import known_track
 from hdtalk.files import temporary
 from hdtalk.inputs import check_emotion, check_within, read_track, source_name
 from hdtalk.plan import frame_order, frames_looked_at, used_frames
+from hdtalk.track import track_video
 
 Speech = str | os.PathLike | np.ndarray | SpeechFeatures
 

@@ -33,6 +33,7 @@ from hdtalk.metrics.ssim import ssim
 from hdtalk.outputs import comparison_path, manifest_path, report_path
 from hdtalk.plan import CROP_CHUNK, Plan, used_frames
 from hdtalk.soundtrack import Soundtrack
+from hdtalk.track import track_video
 from hdtalk.weights import Bundle
 
 log = logging.getLogger(__name__)
@@ -430,7 +431,7 @@ class Run:
     def _track_faces(self) -> FaceTrack:
         if self.track_px is not None:
             return face_landmarks.known_track(self.track_px)
-        return face_landmarks.track_video(
+        return track_video(
             self.info, self.first, self.first + self.num_source, self.bundle, self.config, self._looked_at(),
             lambda done, total: self.report("faces", done, total),
         )  # fmt: skip

@@ -97,7 +97,7 @@ def test_frames_without_a_face_are_no_truth(train_speech, corpus, tmp_path, tiny
         lost = np.arange(num_frames) == 4
         return FaceTrack(tiny_shot[1], ~lost if "sad" in name else np.ones(num_frames, bool))
 
-    monkeypatch.setattr("hdtalk.face_landmarks.track_face", track_face)
+    monkeypatch.setattr("hdtalk.track.track_face", track_face)
     out = tmp_path / "out"
     arguments = corpus, out, str(tiny_bundle_folder), out / "features", 0, 0, "cpu"
     takes, validation = train_speech.load(*arguments)

@@ -89,7 +89,7 @@ class InvertConfig:
     pivot_rate: float = 0.03  # step size of the pivots while the generator is tuned, in the same unit; 0: they stay,
     # as those of shots of more than 1000 frames do
     mouth_pixels: float = 4.0  # weight of L2 on mouth and lips over the rest
-    steps: int = 230  # of the generator, batched, whatever the length of the shot
+    steps: int = 300  # of the generator, batched, whatever the length of the shot
     passes: int = 0  # over all frames, one frame a step; replaces `steps` when positive
     batch_size: int = 2
     optimiser: str = "muon"  # muon: for the convolutions, the rest by adam | adam: for all

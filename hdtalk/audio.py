@@ -65,6 +65,10 @@ def read_speech(
     for block in blocks:
         if not np.isfinite(block).all():
             raise InputError(f"{name}: the audio holds NaN or infinite samples. Expected finite ones; export it again.")
+        if np.abs(block).max(initial=0) > config.max_sample:
+            raise InputError(
+                f"{name}: a sample is {np.abs(block).max():.3g}. Expected a waveform in [-1, 1]; export it again."
+            )
         full_scale = np.abs(block) >= 0.999
         clipped += int(full_scale.sum())
         longest_clip = max(longest_clip, int((full_scale[2:] & full_scale[1:-1] & full_scale[:-2]).sum()))

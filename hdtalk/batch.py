@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from hdtalk.device import resolve_device
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import DISK_FULL, HDTalkError, InputError, ResourceError, Stopped, UsageError
 from hdtalk.files import file_hash, write_atomically
@@ -111,6 +112,7 @@ def run_batch(
     goes on. With `overwrite` the same call makes all clips again, those made before it was stopped too. A job's folder
     goes when its video is made, unless `keep_jobs`. Raises UsageError before the first for settings that no clip could
     have, and for clips that are there but were made with others."""
+    resolve_device(options.get("device", "auto"))
     config = resolve({name: value for name, value in options.items() if name not in _NO_SETTINGS})
     if options.get("emotion"):
         parse_emotion(options["emotion"])

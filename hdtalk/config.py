@@ -63,6 +63,7 @@ class AudioConfig:
 
     min_duration_s: float = 0.1
     max_duration_s: float = 3600.0
+    max_sample: float = 100.0  # of a waveform in [-1, 1]; more is damage and would drown the speech
     silent_level_db: float = -75.0  # quieter recordings hold no speech
     pause_below_level_db: float = 36.0  # a pause is this much quieter than the speech ...
     pause_above_noise: float = 0.15  # ... or this share of the way, in dB, from the recording's steady noise to it, ...

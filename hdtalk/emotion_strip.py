@@ -179,7 +179,7 @@ def _name(end: str) -> str:
 
 def check_moment(at_s: float, num_frames: int, fps: float) -> int:
     """The output frame shown at `at_s`. Raises UsageError where the result has none."""
-    frame = round(at_s * fps) if np.isfinite(at_s) else -1
+    frame = round(at_s * fps) if 0 <= at_s * fps <= num_frames else -1
     if not 0 <= frame < num_frames:
         raise UsageError(f"--at {at_s:g}: no frame there; the result lasts {num_frames / fps:.2f} s.")
     return frame

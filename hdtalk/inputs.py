@@ -92,6 +92,6 @@ def background_level_db(audio_mix: str) -> float | None:
         level_db = float(level or -12.0)
     except ValueError:
         level_db = np.nan
-    if kind != "keep-background" or not np.isfinite(level_db):
+    if kind != "keep-background" or not abs(level_db) <= 120:
         raise UsageError(f"--audio-mix {audio_mix}: expected keep-background:DB, for example keep-background:-12.")
     return level_db

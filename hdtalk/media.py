@@ -1,6 +1,7 @@
 """Video in and out: exact rational frame rates, display orientation, frames streamed one at a time, safe writing."""
 
 import errno
+import fcntl
 import functools
 import logging
 import os
@@ -19,7 +20,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from hdtalk.config import MediaConfig
 from hdtalk.data import ColourTags, VideoInfo
-from hdtalk.errors import DISK_FULL, InputError, ResourceError, UsageError
+from hdtalk.errors import DISK_FULL, HDTalkError, InputError, ResourceError, UsageError
 from hdtalk.outputs import check_writable
 from hdtalk.soundtrack import Soundtrack, has_sound
 from hdtalk.tonemap import is_hdr, tone_map
@@ -129,7 +130,7 @@ class VideoWriter:
     everything was written, flushed and counted; after an error nothing is left. 4:2:0 needs even sides, so videos of
     odd size are written as 4:4:4 rather than padded: the size stays the source's. HDR sources become BT.709.
     `soundtrack` is muxed alongside. Raises UsageError (output exists, suffix), InputError (frame of another size),
-    ResourceError (disk full).
+    ResourceError (disk full), HDTalkError where another run is writing the same file.
     """
 
     def __init__(
@@ -147,6 +148,12 @@ class VideoWriter:
 
     def __enter__(self) -> "VideoWriter":
         with _disk_errors(self.path):
+            self._lock = open(self._partial, "ab")  # noqa: SIM115 (held until the end: two runs would mix their frames)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                self._lock.close()
+                raise HDTalkError(f"{self.path}: another run is writing it. Wait, or choose another name.") from error
             options = {"movflags": "+faststart"} if SUFFIXES[self.path.suffix.lower()] != "matroska" else {}
             self._container = av.open(
                 os.fspath(self._partial.absolute()), "w", SUFFIXES[self.path.suffix.lower()], options=options
@@ -198,6 +205,7 @@ class VideoWriter:
         except BaseException:
             self._discard()
             raise
+        self._lock.close()
 
     def _verify(self) -> None:
         with _open(self._partial) as container:
@@ -216,6 +224,7 @@ class VideoWriter:
         if self._soundtrack:
             self._soundtrack.close()
         self._partial.unlink(missing_ok=True)
+        self._lock.close()
 
 
 def check_output(path: str | os.PathLike, overwrite: bool) -> None:
@@ -257,9 +266,9 @@ def check_encoder(
         pixel_format, formats = _pixel_format(like, config), [known.name for known in codec.video_formats or ()]
         cause, cure = getattr(error, "strerror", None) or str(error), "codec=libx264"
         if formats and pixel_format not in formats:
-            cause, cure = f"it takes no {pixel_format}", f"pixel_format={formats[0]}"
+            cause, cure = f"it takes no {pixel_format}", f"--set media.pixel_format={formats[0]}"
         elif config.codec == "libx264":
-            cure = "preset=medium and pixel_format=auto"
+            cure = "--set media.preset=medium --set media.pixel_format=auto"
         raise UsageError(
             f"{path}: the codec {config.codec!r} cannot write {like.width}x{like.height} {pixel_format} "
             f"at {float(like.fps):.3f} fps to {Path(path).suffix} here ({cause.splitlines()[0]}). Try {cure}."

@@ -30,7 +30,7 @@ def check_writable(path: str | os.PathLike, overwrite: bool) -> None:
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: the folder {path.absolute().parent} does not exist.")
     try:
-        path.with_name(f".{path.name}.partial").exists()  # the longest name that is used for it on the way
+        path.with_name(f".{path.name}.json.12345678.part").exists()  # longer than any name that is used on the way
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}. Choose a shorter name.") from error
     try:  # permissions alone do not tell: file systems may be read-only

@@ -75,14 +75,14 @@ def frame_order(num_frames: int, wanted: int, longer: str, shorter: str) -> np.n
 def frames_looked_at(order: np.ndarray, num_frames: int, info: VideoInfo, config: EditConfig) -> int:
     """How many of a shot's first `num_frames` a run works on: those that `order` shows, and others whose mouths may
     serve, in whole steps of `config.spare_s`, so that a little more speech does not ask for other frames."""
-    step = max(1, round(config.spare_s * float(info.fps)))
+    step = max(1, round(min(config.spare_s * float(info.fps), num_frames)))
     return min(num_frames, step * (int(order.max()) // step + 2) if config.spare_s else int(order.max()) + 1)
 
 
 def used_frames(info: VideoInfo, config: EditConfig) -> tuple[int, int]:
     """First frame and the one after the last that --trim-start and --trim-end leave. Raises `UsageError` for none."""
-    start = min(round(config.trim_start * float(info.fps)), info.num_frames)
-    stop = min(round(config.trim_end * float(info.fps)), info.num_frames) if config.trim_end else info.num_frames
+    start, end = (round(min(s * float(info.fps), info.num_frames)) for s in (config.trim_start, config.trim_end))
+    stop = end if config.trim_end else info.num_frames
     if stop <= start:
         raise UsageError(
             f"{info.path}: no frame is left between --trim-start and --trim-end ({info.duration_s:.2f} s)."

@@ -105,7 +105,7 @@ def prepare_run(
     if num_source < stop - first:
         notes.append(f"only the first {num_source} of {stop - first} frames are looked at (spare_s; --job DIR: all)")
     if config.audio_mix and not info.has_audio:
-        notes.append(f"{video} has no sound that could be kept: --audio-mix changes nothing")
+        log.warning("%s has no sound that could be kept: --audio-mix changes nothing", video)
     device_used = resolve_device(device)
     dtype = resolve_precision(config.precision, device_used)
     networks = load_bundle(bundle, device_used)

@@ -186,8 +186,8 @@ def test_windows_of_a_beep_are_centred_on_its_frame():
     np.testing.assert_array_equal(later, rows - 4)  # 40 ms later
 
 
-def nan_file(path):
-    data = np.full(RATE, np.nan, "<f4").tobytes()
+def nan_file(path, value=np.nan):
+    data = np.full(RATE, value, "<f4").tobytes()
     header = b"RIFF" + (36 + len(data)).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
     header += (3).to_bytes(2, "little") + (1).to_bytes(2, "little") + RATE.to_bytes(4, "little")
     header += (4 * RATE).to_bytes(4, "little") + (4).to_bytes(2, "little") + (32).to_bytes(2, "little")
@@ -226,6 +226,7 @@ def three_hours(path):
 BAD = {
     "empty": (lambda path: path.write_bytes(b""), "empty"),
     "nan": (nan_file, "NaN"),
+    "huge": (lambda path: nan_file(path, 1e30), "a sample is 1e+30"),
     "no_channels": (no_channels, "."),
     "short": (lambda path: write_wav(path, voice(0.05)), "50 ms"),
     "no_audio": (silent_video, "no sound"),

@@ -17,7 +17,7 @@ from PIL import Image
 
 from hdtalk.config import MediaConfig
 from hdtalk.data import ColourTags
-from hdtalk.errors import InputError, UsageError
+from hdtalk.errors import HDTalkError, InputError, UsageError
 from hdtalk.media import VideoWriter, check_encoder, probe, read_frames, read_frames_in_order
 from hdtalk.soundtrack import Soundtrack
 from hdtalk.tonemap import tone_map
@@ -287,6 +287,18 @@ def test_hdr_is_tone_mapped_with_a_notice(tmp_path, caplog):
     assert levels[4] > levels[3] + 4  # highlights keep detail
     out = write_video(tmp_path / "out.mp4", info, list(read_frames(path)))
     assert probe(out).colour.transfer == 1 and not probe(out).hdr
+
+
+def test_two_runs_do_not_write_one_file(tmp_path):
+    frames = numbered_frames(3)
+    info = probe(write_clip(tmp_path / "in.mp4", frames))
+    out = tmp_path / "out.mp4"
+    with VideoWriter(out, info) as first:
+        first.write(frames[0])
+        with pytest.raises(HDTalkError, match=r"out\.mp4: another run is writing it"), VideoWriter(out, info):
+            pass
+        first.write(frames[1])
+    assert probe(out).num_frames == 2 and sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 
 def test_dark_hdr_has_no_steps_of_its_own():

@@ -175,6 +175,8 @@ def test_plan_says_what_it_would_do_and_does_nothing(tiny_shot, tiny_bundle_fold
     ("options", "error", "hint"),
     [
         ({"audio_mix": "loud"}, UsageError, "keep-background:DB"),
+        ({"audio_mix": "keep-background:10000"}, UsageError, "keep-background:DB"),
+        ({"trim_start": 1e308}, UsageError, "trim"),
         ({"emotion": "hungry"}, UsageError, "happy"),
         ({"emotion": "happy", "emotion_from": "a.wav"}, UsageError, "contradict"),
         ({"trim_start": 5.0}, UsageError, "trim"),

@@ -23,7 +23,7 @@ PathLike = str | os.PathLike
 class EditResult:
     """`output`, `manifest`, `comparison` (or None), `job`: paths. `num_frames` written, `num_edited` of them edited;
     `kept`: reason -> frames left as they are; `scores`: of inversion, optimisation and stitching; `in_domain`: whether
-    the bundle knows this kind of face; `seconds`: stage -> time of this run (0: found in the job)."""
+    the bundle knows this kind of face; `seconds`: stage -> time of this run (next to none: found in the job)."""
 
     output: Path
     manifest: Path

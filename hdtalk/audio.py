@@ -30,7 +30,7 @@ from hdtalk.audio_bands import (
 from hdtalk.config import AudioConfig
 from hdtalk.data import SpeechFeatures
 from hdtalk.errors import InputError
-from hdtalk.soundtrack import decode_audio, open_audio, resampled
+from hdtalk.soundtrack import decode_audio, open_audio, reason_of, resampled
 from hdtalk.windows import FRAME_SAMPLES, ROW_SAMPLES, SAMPLE_RATE, mfcc_windows, num_video_frames, silent_frames
 
 logger = logging.getLogger(__name__)
@@ -342,13 +342,9 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
         num_total += sum(part.size for part in pending)
         if failure is not None:
             if num_total < AudioConfig().min_duration_s * SAMPLE_RATE:
-                raise InputError(f"{path}: the sound cannot be decoded ({_reason(failure)}).") from failure
+                raise InputError(f"{path}: the sound cannot be decoded ({reason_of(failure)}).") from failure
             logger.warning("%s: damaged after %.2f s; going on with what was read.", path, num_total / SAMPLE_RATE)
         elif num_total == 0:
             raise InputError(f"{path}: the audio stream holds no samples.")
         if pending:
             yield np.concatenate(pending)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__

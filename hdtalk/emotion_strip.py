@@ -73,8 +73,8 @@ def interpolate_emotion(
     ends = parse_ends(interp)
     output = output_of(video, interp, output, resolve(options).overwrite, [speech, track])
     run = prepare_run(
-        video, speech, output, bundle=bundle, device=device, track=track, progress=progress, options=options,
-        inputs=_recordings(ends),
+        video, speech, output, bundle=bundle, device=device, track=track, progress=progress, inputs=_recordings(ends),
+        **options,
     )  # fmt: skip
     features, fps, model = run.speech, run.info.fps, run.bundle.speech
     assert features is not None

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from hdtalk import audio
+from hdtalk.data import SpeechFeatures, VideoInfo
 from hdtalk.emotion import parse_emotion
 from hdtalk.errors import InputError, UsageError
 
@@ -40,38 +41,39 @@ def read_landmarks(source: PathLike | np.ndarray | None) -> np.ndarray | None:
     return array.astype(np.float32)
 
 
-def read_track(source: PathLike | np.ndarray | None, num_frames: int, video: PathLike) -> np.ndarray | None:
-    """As `read_landmarks`, of every one of the `num_frames` that are used of `video`."""
+def read_landmarks_of(
+    video: VideoInfo, source: PathLike | np.ndarray | None, num_frames: int | None = None
+) -> np.ndarray | None:
+    """As `read_landmarks`. Raises `InputError` also for another number of frames than `num_frames`, if that is given,
+    and where the middle of a frame's landmarks lies outside of the video's picture."""
     landmarks_px = read_landmarks(source)
-    if source is not None and landmarks_px is not None and len(landmarks_px) != num_frames:
-        raise InputError(
-            f"{source_name(source)}: {len(landmarks_px)} frames of landmarks for {num_frames} frames of {video}."
-        )
-    return landmarks_px
-
-
-def check_within(landmarks_px: np.ndarray, width: int, height: int, name: str) -> None:
-    """Raises `InputError` where the middle of a frame's landmarks `[T, 68, 2]` lies outside of the picture."""
+    if source is None or landmarks_px is None:
+        return None
+    name = source_name(source)
+    if num_frames not in (None, len(landmarks_px)):
+        raise InputError(f"{name}: {len(landmarks_px)} frames of landmarks for {num_frames} frames of {video.path}.")
     x, y = landmarks_px.mean(axis=1).T
-    outside = (x < 0) | (y < 0) | (x >= width) | (y >= height)
+    outside = (x < 0) | (y < 0) | (x >= video.width) | (y >= video.height)
     if outside.any():
         frame = int(outside.argmax())
         raise InputError(
             f"{name}: the face of frame {frame} is around ({x[frame]:.0f}, {y[frame]:.0f}), outside of the picture of "
-            f"{width}x{height}. Expected full-frame pixels of this video."
+            f"{video.width}x{video.height}. Expected full-frame pixels of this video."
         )
+    return landmarks_px
 
 
-def check_emotion(emotion: str | None, emotion_from: PathLike | None, landmarks: Any = None) -> None:
-    """Raises `UsageError` or `InputError` where the face cannot show this emotion instead of the voice's own."""
+def read_emotion(emotion: str | None, emotion_from: PathLike | None, landmarks: Any = None) -> SpeechFeatures | None:
+    """The recording whose emotion is taken, if there is one. Raises `UsageError` or `InputError` where the face cannot
+    show this emotion instead of the voice's own."""
     if emotion is not None and emotion_from is not None:
         raise UsageError("--emotion and --emotion-from contradict each other. Give one of them.")
     if emotion is not None:
         parse_emotion(emotion)
-    if emotion_from is not None:
-        audio.read_speech(emotion_from, warn=False)
+    recording = None if emotion_from is None else audio.read_speech(emotion_from)
     if landmarks is not None and (emotion is not None or emotion_from is not None):
         raise UsageError("--landmarks say what the face does, so no emotion can be chosen. Leave one of them out.")
+    return recording
 
 
 def emotion_source(emotion: str | None, emotion_from: PathLike | None) -> str | None:

@@ -14,7 +14,7 @@ from hdtalk.data import SpeechFeatures
 from hdtalk.errors import UsageError
 from hdtalk.face_landmarks import known_track
 from hdtalk.files import temporary
-from hdtalk.inputs import check_emotion, check_within, read_track, source_name
+from hdtalk.inputs import read_emotion, read_landmarks_of
 from hdtalk.plan import frame_order, frames_looked_at, used_frames
 from hdtalk.track import track_video
 
@@ -87,12 +87,9 @@ def speak_shot(
     features = audio.read_speech(speech)
     info = media.probe(video, config.media)
     models = weights.load_bundle(bundle, device)
-    check_emotion(emotion, emotion_from)  # before the long part
-    other = None if emotion_from is None else audio.read_speech(emotion_from, warn=False)
+    other = read_emotion(emotion, emotion_from)  # before the long part
     first, stop = used_frames(info, config)
-    known_px = read_track(track, stop - first, video)
-    if known_px is not None and track is not None:
-        check_within(known_px, info.width, info.height, source_name(track))
+    known_px = read_landmarks_of(info, track, stop - first)
     wanted = audio.num_video_frames(features, info.fps)
     order = frame_order(stop - first, wanted, config.audio_longer, config.audio_shorter)
     stop = first + frames_looked_at(order, stop - first, info, config)

@@ -83,7 +83,7 @@ def edit_video(
     """
     run = prepare_run(
         video, speech, output, bundle=bundle, emotion=emotion, emotion_from=emotion_from, device=device, job=job,
-        landmarks=landmarks, track=track, progress=progress, options=options,
+        landmarks=landmarks, track=track, progress=progress, **options,
     )  # fmt: skip
     return edit_prepared(run, restart)
 
@@ -131,7 +131,7 @@ def invert_video(
     if asked := [name for name in ("compare", "report", "audio_mix") if getattr(config, name)]:
         raise UsageError(f"{asked[0]}: only an edit has it. Leave it out.")
     run = prepare_run(
-        video, None, output, bundle=bundle, device=device, job=job, track=track, progress=progress, options=options
+        video, None, output, bundle=bundle, device=device, job=job, track=track, progress=progress, **options
     )
     with stoppable(run.job_folder, restart), Job(run.job_folder, restart=STAGES if restart else ()) as run.job:
         face = run.find_face()
@@ -146,22 +146,7 @@ def invert_video(
     )  # fmt: skip
 
 
-def plan_edit(
-    video: PathLike,
-    speech: PathLike | None,
-    output: PathLike | None = None,
-    *,
-    bundle: str = "auto",
-    emotion: str | None = None,
-    emotion_from: PathLike | None = None,
-    device: str = "auto",
-    job: PathLike | None = None,
-    landmarks: PathLike | np.ndarray | None = None,
-    track: PathLike | np.ndarray | None = None,
-    **options: Any,
-) -> Plan:
-    """Checks everything that `edit_video` (or, without speech, `invert_video`) checks first, and estimates its cost."""
-    return prepare_run(
-        video, speech, output, bundle=bundle, emotion=emotion, emotion_from=emotion_from, device=device, job=job,
-        landmarks=landmarks, track=track, options=options, estimate=True,
-    ).plan  # fmt: skip
+def plan_edit(video: PathLike, speech: PathLike | None, output: PathLike | None = None, **arguments: Any) -> Plan:
+    """Checks everything that `edit_video` (or, without speech, `invert_video`) with these arguments checks first, and
+    estimates its cost."""
+    return prepare_run(video, speech, output, estimate=True, **arguments).plan

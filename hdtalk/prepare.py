@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,8 @@ from hdtalk.files import file_hash
 from hdtalk.inputs import (
     PathLike,
     background_level_db,
-    check_emotion,
-    check_within,
-    read_landmarks,
-    read_track,
+    read_emotion,
+    read_landmarks_of,
     source_name,
 )
 from hdtalk.job import check_stage_folders, folder_beside, held_bytes, is_claimed
@@ -56,14 +54,14 @@ def prepare_run(
     landmarks: PathLike | np.ndarray | None = None,
     track: PathLike | np.ndarray | None = None,
     progress: Progress | None = None,
-    options: Mapping[str, Any] | None = None,
     inputs: Iterable[Any] = (),
     estimate: bool = False,
+    **options: Any,
 ) -> Run:
     """A run of `edit_video` (which tells what the arguments are) or, without speech, of `invert_video`, that has done
     nothing yet. `inputs`: other files that no output may replace; `estimate`: its plan also tells whether faces are
     found and how long the work will take. Raises what `edit_video` raises, before any heavy work."""
-    config = resolve(options or {})
+    config = resolve(options)
     background_level_db(config.audio_mix)
     face_landmarks.check_face(config.faces.face)
     video = Path(video)
@@ -71,21 +69,19 @@ def prepare_run(
     job_folder = Path(job) if job is not None else folder_beside(output)
     given = [video, speech, emotion_from, landmarks, track, *inputs]
     config, notes = _claim_outputs(output, job_folder, given, config)
-    check_emotion(emotion, emotion_from, landmarks)
+    emotion_speech = read_emotion(emotion, emotion_from, landmarks)
     info = media.probe(video, config.media)
     media.check_encoder(config.media, output, info)
     first, stop = used_frames(info, config)
     names = {name: source_name(v) for name, v in (("landmarks", landmarks), ("track", track)) if v is not None}
-    landmarks_px = read_landmarks(landmarks)
-    track_px = read_track(track, stop - first, video)
-    for name, px in (("landmarks", landmarks_px), ("track", track_px)):
-        if px is not None:
-            check_within(px, info.width, info.height, names[name])
-    features, speech_hash = None, ""
+    landmarks_px = read_landmarks_of(info, landmarks)
+    track_px = read_landmarks_of(info, track, stop - first)
+    features = None
     if speech is not None:
         open_audio(speech).close()
-        speech_hash = file_hash(Path(speech))
         features = audio.read_speech(speech) if landmarks_px is None else None
+    heard = {"speech": speech, "emotion_from": emotion_from}
+    hashes = {name: file_hash(Path(path)) for name, path in heard.items() if path is not None}
     wanted = stop - first
     if landmarks_px is not None:
         wanted = len(landmarks_px)
@@ -131,7 +127,7 @@ def prepare_run(
         config, video, None if speech is None else Path(speech), features, output, job_folder, info, first,
         num_source, order, networks, device_used, dtype, landmarks_px,
         None if track_px is None else track_px[:num_source], progress or (lambda *_: None), plan, {},
-        emotion=emotion, emotion_from=emotion_from, speech_hash=speech_hash, names=names,
+        emotion=emotion, emotion_from=emotion_from, emotion_speech=emotion_speech, heard_hashes=hashes, names=names,
     )  # fmt: skip
 
 

@@ -66,11 +66,12 @@ class Run:
     report: Progress
     plan: Plan
     seconds: dict[str, float]
-    speech_hash: str = ""  # of the file that `speech` was read from
     video_hash: str = ""
     job: Job = dataclasses.field(init=False, repr=False)  # set where the folder is locked
     emotion: str | None = None
     emotion_from: PathLike | None = None
+    emotion_speech: SpeechFeatures | None = None  # of `emotion_from`
+    heard_hashes: dict[str, str] = dataclasses.field(default_factory=dict)  # of the files of both, as they were read
     emotion_note: dict[str, Any] | None = None  # in their place, where `landmarks_px` hold an emotion
     names: dict[str, str] = dataclasses.field(default_factory=dict)  # of landmarks_px and track_px: where they are from
 
@@ -174,11 +175,11 @@ class Run:
             if self.landmarks_px is not None:
                 landmarks_px = self.landmarks_px[: len(self.order)].astype(np.float32)
             else:
-                inputs = {"speech": self.speech_hash, "source": array_hash(source_px)}
+                inputs = {"speech": self.heard_hashes["speech"], "source": array_hash(source_px)}
                 inputs |= {"fps": str(self.info.fps), "emotion": str(self.emotion), **self._hashes("speech")}
                 inputs["shot"] = f"{self.video_hash} {self.first} {self.num_source}"
                 if self.emotion_from is not None:
-                    inputs["emotion_from"] = file_hash(self.emotion_from)
+                    inputs["emotion_from"] = self.heard_hashes["emotion_from"]
                 stage = self.job.stage("speech", inputs=inputs, config=self.config.speech, version=6)
                 if not stage.complete:
                     stage.save(0, {"landmarks_px": self._predict_landmarks(source_px)})
@@ -351,10 +352,9 @@ class Run:
     def write_manifest(self, scores, inversion: Inversion, kept, num_edited: int) -> Path:
         """OUT.json: what was done, with what, how long it took and how good it is."""
         inputs = {"video": {"path": str(self.video), "sha256": self.video_hash}}
-        if self.speech_path is not None:
-            inputs["speech"] = {"path": str(self.speech_path), "sha256": self.speech_hash}
-        if self.emotion_from is not None:
-            inputs["emotion_from"] = {"path": str(self.emotion_from), "sha256": file_hash(Path(self.emotion_from))}
+        for name, path in (("speech", self.speech_path), ("emotion_from", self.emotion_from)):
+            if path is not None:
+                inputs[name] = {"path": str(path), "sha256": self.heard_hashes[name]}
         for name, px in (("landmarks", self.landmarks_px), ("track", self.track_px)):
             if px is not None:
                 inputs[name] = {"path": self.names[name], "sha256": array_hash(px)}
@@ -454,7 +454,7 @@ class Run:
             self.info.fps,
             model=self.bundle.speech,
             emotion=self.emotion,
-            emotion_from=None if self.emotion_from is None else audio.read_speech(self.emotion_from),
+            emotion_from=self.emotion_speech,
             shot_speech=self.shot_speech(),
             config=self.config.speech,
             progress=lambda done, total: self.report("speech", done, total),

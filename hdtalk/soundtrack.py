@@ -160,13 +160,17 @@ def open_audio(path: str | os.PathLike) -> av.container.InputContainer:
     try:
         container = av.open(os.path.abspath(path), options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise InputError(f"{path}: is not a sound file or is damaged ({reason}). {EXPECTED}") from error
+        raise InputError(f"{path}: is not a sound file or is damaged ({reason_of(error)}). {EXPECTED}") from error
     if not has_sound(container):
         reason = "sound in a format that cannot be decoded" if container.streams.audio else "no sound"
         container.close()
         raise InputError(f"{path}: holds {reason}. {EXPECTED}")
     return container
+
+
+def reason_of(error: Exception) -> str:
+    """FFmpeg's words for what went wrong."""
+    return getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__
 
 
 def has_sound(container: av.container.InputContainer) -> bool:

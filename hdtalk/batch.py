@@ -23,6 +23,7 @@ from hdtalk.media import VIDEO_SUFFIXES
 from hdtalk.options import resolve
 from hdtalk.outputs import manifest_path
 from hdtalk.pipeline import EditResult, InversionResult, edit_video, invert_video
+from hdtalk.soundtrack import open_audio
 from hdtalk.weights import load_bundle, without_judges
 
 log = logging.getLogger(__name__)
@@ -255,6 +256,7 @@ def _speeches(videos: list[Path], clips: list[str], speech: str) -> list[Path | 
     if speech == "next":
         return [*videos[1:], *videos[:1]]
     if os.path.isfile(speech):
+        open_audio(speech).close()  # refused once, not for every clip
         return [Path(speech)] * len(videos)
     if not os.path.isdir(speech):
         raise UsageError(f"speech {speech}: expected own, next, none, a file or a folder that exists.")

@@ -13,7 +13,7 @@ import click
 from hdtalk import __version__
 from hdtalk.command import OneLineErrors
 from hdtalk.config import EditConfig
-from hdtalk.errors import HDTalkError, UsageError, WeightsError
+from hdtalk.errors import HDTalkError, InputError, UsageError, WeightsError
 from hdtalk.options import CHOICES, resolve, split_settings
 
 # Threads that wait leave their cores to others: on a busy machine waiting at full speed costs many times the work
@@ -310,6 +310,11 @@ def evaluate(paths, methods, crop, bundle, device, json_path, csv_path, markdown
     for path, write in outputs:
         write_atomically(path, write(result).encode())
     click.echo(scores.to_text(result))
+    if result.failures:
+        total = len(result.clips) + len(result.failures)
+        raise InputError(
+            f"{len(result.failures)} of {total} clips could not be scored, see above. Replace these files."
+        )
 
 
 def _show_clip(done: int, total: int, what: str) -> None:
@@ -330,7 +335,12 @@ def _stage_options(command):
     """Options that edit and invert share; their defaults come from the configuration."""
     defaults = EditConfig()
     options = [
-        click.option("-o", "--output", type=click.Path(dir_okay=False), help="Video to write: .mp4, .mov or .mkv."),
+        click.option(
+            "-o",
+            "--output",
+            type=click.Path(dir_okay=False),
+            help="Video to write: .mp4, .mov or .mkv. [default: VIDEO_COMMAND.mp4, such as VIDEO_edited.mp4]",
+        ),
         click.option("--bundle", default="auto", show_default=True, help="Weights: auto, demo, ffhq or a folder."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
         click.option(
@@ -489,21 +499,16 @@ def emotion(video, speech, interp, steps, at_s, job, resume, settings, dry_run, 
     hdtalk emotion talk.mp4 speech.wav --interp neutral:happy --steps 5 -o happier.mp4
     hdtalk emotion talk.mp4 speech.wav --interp calm.wav:angry.wav
     """
-    from hdtalk import pipeline
-    from hdtalk.emotion_strip import check_moment, interpolate_emotion, output_of
+    from hdtalk.emotion_strip import interpolate_emotion, prepare_interpolation
 
-    options = _given(options, settings)
-    if job or not resume:
-        raise UsageError("hdtalk emotion makes two runs, each with its own job; --job and --restart are for edit.")
+    options = _given(options, settings) | {"job": job, "at_s": at_s}
     if dry_run:
-        named, others = options.get("output"), [speech, options.get("track")]
-        options["output"] = output_of(video, interp, named, options.get("overwrite", False), others)
-        plan = pipeline.plan_edit(video, speech, **options)
-        if at_s is not None:
-            check_moment(at_s, len(plan.order), float(plan.info.fps))
-        return _show_plan(plan, as_json)
+        run, *_ = prepare_interpolation(video, speech, interp, estimate=True, **options)
+        return _show_plan(run.plan, as_json)
     with _stage_bars() as progress:
-        result = interpolate_emotion(video, speech, interp, steps=steps, at_s=at_s, progress=progress, **options)
+        result = interpolate_emotion(
+            video, speech, interp, steps=steps, restart=not resume, progress=progress, **options
+        )
     if as_json:
         files = {name: str(getattr(result, name)) for name in ("video", "strip", "landmarks")}
         return click.echo(json.dumps(files, indent=1))

@@ -1,5 +1,6 @@
 """Commands whose expected failures are one line on stderr and an exit code, never a traceback."""
 
+import re
 from typing import Any
 
 import click
@@ -60,7 +61,11 @@ class OneLineErrors:
 
 
 class Command(OneLineErrors, click.Command):
-    """The command of a script."""
+    """The command of a script. Indented paragraphs of its help are shown as they are."""
+
+    def __init__(self, *args: Any, help: str | None = None, **kwargs: Any) -> None:
+        examples = re.sub(r"\n\n(?=    )", "\n\n\b\n", help) if help else help
+        super().__init__(*args, help=examples, **kwargs)
 
 
 class ResumableCommand(Command):

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,10 @@ from hdtalk.files import write_atomically
 from hdtalk.job import Job, stoppable
 from hdtalk.media import read_frames
 from hdtalk.models.speech import EMOTIONS, SpeechModel
-from hdtalk.options import resolve
 from hdtalk.outputs import check_outputs
 from hdtalk.pipeline import EditResult, edit_prepared
 from hdtalk.prepare import prepare_run
-from hdtalk.run import Run
+from hdtalk.run import STAGES, Run
 from hdtalk.speech_landmarks import predict_landmarks
 from hdtalk.squares import square_quads
 from hdtalk.windows import STRETCH_FPS, num_video_frames
@@ -54,71 +53,68 @@ def interpolate_emotion(
     *,
     steps: int = 5,
     at_s: float | None = None,
-    track: str | os.PathLike | np.ndarray | None = None,
-    bundle: str = "auto",
-    device: str = "auto",
-    progress: Callable[[str, int, int], None] | None = None,
-    **options: Any,
+    restart: bool = False,
+    **arguments: Any,
 ) -> EmotionStrip:
     """Re-voices `video` with `speech` while its emotion moves from one end of `interp` to the other.
 
     `interp`: FIRST:SECOND, each an emotion (NAME or NAME:0..1) or a recording whose emotion is taken (`neutral:happy`,
     `a.wav:b.wav`). `output`: the video, by default VIDEO_FIRST-SECOND.mp4; strip and landmarks take its name with .png
-    and .npz. `at_s`: moment of the strip, by default the widest open mouth of the speech's middle half.
-    `track`: as for `edit_video`.
-    `options` go to `edit_video`. Raises UsageError for ends that are neither, and what `edit_video` raises.
+    and .npz. `at_s`: moment of the strip, by default the widest open mouth of the speech's middle half. `restart`, and
+    all other `arguments` but emotion and landmarks: as for `edit_video`. Raises UsageError for ends that are neither,
+    and what `edit_video` raises.
     """
     if steps < 2:
         raise UsageError(f"--steps {steps}: expected at least 2, the two ends.")
-    ends = parse_ends(interp)
-    output = output_of(video, interp, output, resolve(options).overwrite, [speech, track])
-    run = prepare_run(
-        video, speech, output, bundle=bundle, device=device, track=track, progress=progress, inputs=_recordings(ends),
-        **options,
-    )  # fmt: skip
-    features, fps, model = run.speech, run.info.fps, run.bundle.speech
+    run, ends, (first, second) = prepare_interpolation(video, speech, interp, output, at_s=at_s, **arguments)
+    features, fps, forgotten = run.speech, run.info.fps, STAGES if restart else ()
     assert features is not None
-    first, second = (_code(model, end) for end in ends)
     shares = np.linspace(0, 1, steps)
-    with stoppable(run.job_folder), Job(run.job_folder) as run.job:
+    with stoppable(run.job_folder, restart), Job(run.job_folder, restart=forgotten) as run.job:
         face = run.find_face()
         source_px, shot_speech = face.landmarks_px[run.order], run.shot_speech()
 
         def predict(codes: torch.Tensor) -> np.ndarray:
-            given = {"model": model, "emotion_codes": codes, "shot_speech": shot_speech, "config": run.config.speech}
-            return predict_landmarks(features, source_px, fps, **given)
+            given = {"emotion_codes": codes, "shot_speech": shot_speech, "config": run.config.speech}
+            return predict_landmarks(features, source_px, fps, model=run.bundle.speech, **given)
 
         held = np.stack([predict(mix_codes(first, second, float(share))) for share in shares])
         moment = _moment(held[0], face.present[run.order], float(fps), at_s)
         moving = predict(moving_codes(first, second, features))
-        pictures = _pictures(run, face, held[:, moment], int(run.order[moment]), options)
+        pictures = _pictures(run, face, held[:, moment], int(run.order[moment]), forgotten)
     # the video comes last: a run that is stopped before finds no output in its way
     note = {"interp": interp, "steps": steps, "strip_at_s": round(moment / float(fps), 3)}
     names = {**run.names, "landmarks": "landmarks"}
     edit = edit_prepared(replace(run, landmarks_px=moving, names=names, emotion_note=note))
-    strip, landmarks = output.with_suffix(".png"), output.with_suffix(".npz")
+    strip, landmarks = _strip_path(run.output), _landmarks_path(run.output)
     _write_strip(pictures, held[:, moment], _labels(ends, shares), strip)
     arrays = io.BytesIO()
     np.savez(arrays, landmarks_px=held, moving_px=moving, shares=shares, fps=float(fps))
     write_atomically(landmarks, arrays.getvalue())
-    return EmotionStrip(strip, output, landmarks, edit)
+    return EmotionStrip(strip, run.output, landmarks, edit)
 
 
-def output_of(
+def prepare_interpolation(
     video: str | os.PathLike,
+    speech: str | os.PathLike,
     interp: str,
     output: str | os.PathLike | None = None,
-    overwrite: bool = False,
-    others: Sequence[Any] = (),
-) -> Path:
-    """The video that will be written. Raises UsageError when strip or landmarks cannot be written beside it, or would
-    replace the video, an end of `interp` or one of the `others` that are files."""
+    *,
+    at_s: float | None = None,
+    **arguments: Any,
+) -> tuple[Run, tuple[str, str], list[torch.Tensor]]:
+    """A run of `interpolate_emotion` that has done nothing yet, the two ends, and their codes `[e]`. `arguments`: those
+    of `prepare_run`. Raises what `interpolate_emotion` raises, before any heavy work."""
     ends = parse_ends(interp)
     names = "-".join(_name(end).replace(":", "") for end in ends)
     output = Path(output or Path(video).with_name(f"{Path(video).stem}_{names}.mp4"))
-    inputs = [video, *_recordings(ends), *others]
-    check_outputs([output.with_suffix(".png"), output.with_suffix(".npz")], inputs, overwrite)
-    return output
+    inputs = [end for end in ends if not _is_emotion(end)]
+    run = prepare_run(video, speech, output, inputs=inputs, **arguments)
+    inputs += [video, speech, arguments.get("track")]
+    check_outputs([_strip_path(output), _landmarks_path(output)], inputs, run.config.overwrite)
+    if at_s is not None:
+        _frame_at(at_s, len(run.order), float(run.info.fps))
+    return run, ends, [_code(run.bundle.speech, end) for end in ends]
 
 
 def parse_ends(text: str) -> tuple[str, str]:
@@ -141,10 +137,6 @@ def moving_codes(first: torch.Tensor, second: torch.Tensor, speech: SpeechFeatur
     return torch.lerp(first[None], second[None], shares)
 
 
-def _recordings(ends: Sequence[str]) -> list[str]:
-    return [end for end in ends if not _is_emotion(end)]
-
-
 def _is_emotion(end: str) -> bool:
     try:
         return bool(parse_emotion(end))
@@ -152,18 +144,21 @@ def _is_emotion(end: str) -> bool:
         return False
 
 
-def _pictures(run: Run, face: FaceTrack, landmarks_px: np.ndarray, still: int, options) -> list[np.ndarray]:
+def _pictures(
+    run: Run, face: FaceTrack, landmarks_px: np.ndarray, still: int, forgotten: Collection[str]
+) -> list[np.ndarray]:
     """Source frame `still`, edited to each of the landmarks `[steps,68,2]` by itself, with the whole shot's inversion:
     a single frame's codes would not know how this face moves."""
     steps = len(landmarks_px)
-    config = resolve({**options, "codec": "ffv1", "media.pixel_format": "auto", "overwrite": True, "audio_mix": ""})
+    media = replace(run.config.media, codec="ffv1", pixel_format="auto")
+    config = replace(run.config, media=media, overwrite=True, audio_mix="")
     output = run.job_folder / "strip" / "pictures.mkv"
     alone = replace(run, config=config, output=output, order=np.full(steps, still), landmarks_px=landmarks_px)
     alone.job, alone.video_hash = run.job, run.video_hash
     crops = alone.cut_crops(face)
     inversion = alone.invert(face, crops)
     targets = replace(alone.speak(face), cuts=tuple(range(1, steps)))
-    with Job(output.parent) as alone.job:  # its own, so that the video's stages stay
+    with Job(output.parent, restart=forgotten) as alone.job:  # its own, so that the video's stages stay
         followed = alone.follow(crops, inversion, targets)
         alone.write(face, crops, alone.stitch(crops, inversion, targets, followed), inversion)
     return list(read_frames(output))
@@ -173,11 +168,19 @@ def _code(model: SpeechModel, end: str) -> torch.Tensor:
     return named_code(model, end) if _is_emotion(end) else voice_code(model, read_speech(end))
 
 
+def _strip_path(output: Path) -> Path:
+    return output.with_suffix(".png")
+
+
+def _landmarks_path(output: Path) -> Path:
+    return output.with_suffix(".npz")
+
+
 def _name(end: str) -> str:
     return end.lower() if _is_emotion(end) else Path(end).stem
 
 
-def check_moment(at_s: float, num_frames: int, fps: float) -> int:
+def _frame_at(at_s: float, num_frames: int, fps: float) -> int:
     """The output frame shown at `at_s`. Raises UsageError where the result has none."""
     frame = round(at_s * fps) if 0 <= at_s * fps <= num_frames else -1
     if not 0 <= frame < num_frames:
@@ -190,7 +193,7 @@ def _moment(landmarks_px: np.ndarray, shown: np.ndarray, fps: float, at_s: float
     does."""
     count = len(landmarks_px)
     if at_s is not None:
-        wanted = check_moment(at_s, count, fps)
+        wanted = _frame_at(at_s, count, fps)
         if not shown[wanted]:
             raise UsageError(f"--at {at_s:g}: no frame with the face there. Choose another moment.")
         return wanted

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
@@ -57,13 +57,15 @@ def evaluate(
     """Scores every method on its pairs. `progress(done, total, what)` is called once per clip.
 
     A column is the mean over the clips of the mean over the frames; FID takes all frames of all clips together. What an
-    instrument is missing for is left out and said. Raises InputError for videos that cannot be compared.
+    instrument is missing for is left out and said, and so is a clip that turns out to be damaged or to show no face.
+    Raises InputError for videos that cannot be compared, before any is scored, and where nothing could be.
     """
     total, done = sum(map(len, methods.values())), 0
     tracks: dict[Path, FaceTrack] = {}
     clips: list[ClipScores] = []
     scores: dict[str, dict[str, float]] = {}
-    notes = _unequal_clips(methods)
+    notes: list[str] = []
+    failures: list[str] = []
     alignments = {pair: _align(pair) for pairs in methods.values() for pair in pairs}  # refused before any is scored
     for method, pairs in methods.items():
         distribution = _Distribution()
@@ -73,15 +75,21 @@ def evaluate(
             if instruments.track and pair.ground_truth not in tracks:
                 tracks[pair.ground_truth] = instruments.track(pair.ground_truth)
             clip = method, pair, alignments[pair], tracks.get(pair.ground_truth)
-            clips.append(_score_clip(*clip, instruments, config, distribution))
+            try:
+                clips.append(_score_clip(*clip, instruments, config, distribution))
+            except InputError as error:
+                failures.append(f"{method}, {pair.clip}: {error}")
             done += 1
-        mine = [clip for clip in clips if clip.method == method]
-        scores[method] = {column: _mean(column, [clip.values[column] for clip in mine]) for column in mine[0].values}
-        scores[method]["FID"] = distribution.distance()
-        notes += _identical_clips(method, mine)
+        if mine := [clip for clip in clips if clip.method == method]:
+            columns = mine[0].values
+            scores[method] = {column: _mean(column, [clip.values[column] for clip in mine]) for column in columns}
+            scores[method]["FID"] = distribution.distance()
+            notes += _identical_clips(method, mine)
     if progress:
         progress(total, total, "done")
-    return _named(scores, clips, instruments, config, notes)
+    if not clips:
+        raise InputError(failures[0])
+    return _named(scores, clips, instruments, config, [*_unequal_clips(methods, clips), *notes], failures)
 
 
 def pairs_of_methods(paths: Sequence[str | Path], names: Sequence[str] = ()) -> dict[str, list[Pair]]:
@@ -224,9 +232,9 @@ def _some(names) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _unequal_clips(methods: Mapping[str, Sequence[Pair]]) -> list[str]:
-    everything = {pair.clip for pairs in methods.values() for pair in pairs}
-    lacking = {name: sorted(everything - {pair.clip for pair in pairs}) for name, pairs in methods.items()}
+def _unequal_clips(methods: Iterable[str], scored: Sequence[ClipScores]) -> list[str]:
+    everything = {clip.clip for clip in scored}
+    lacking = {name: sorted(everything - {clip.clip for clip in scored if clip.method == name}) for name in methods}
     return [
         f"{name} lacks {_some(clips)}; its numbers are over other clips than its neighbours'"
         for name, clips in lacking.items()
@@ -286,6 +294,7 @@ def _score_clip(
 
     frames: dict[str, list[np.ndarray]] = {name: [] for name in ("PSNR", "SSIM", "LPIPS", "ID", "BG-jitter")}
     landmarks: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    features: list[tuple[np.ndarray, np.ndarray]] = []  # counted only once the whole clip is read
     error_before = None
     for start, predicted, true in _chunks(alignment, config.chunk_frames):
         indices = np.arange(start, start + len(true))
@@ -301,7 +310,7 @@ def _score_clip(
             if instruments.perceptual:
                 frames["LPIPS"].append(lpips(images[0], images[1], instruments.perceptual, instruments.device))
             if instruments.fid_features:
-                distribution.add(instruments.fid_features(images[0]), instruments.fid_features(images[1]))
+                features.append((instruments.fid_features(images[0]), instruments.fid_features(images[1])))
         if quads is None:
             continue
         crops = tuple(_crops(side, start, faces, quads, config.crop_px) for side in (predicted, true))
@@ -332,6 +341,8 @@ def _score_clip(
     if instruments.syncnet and track is not None:
         values["LSE-D"], values["LSE-C"] = _synchronisation(alignment, track, instruments, notes)
     values = {name: values.get(name, math.nan) for name in METRICS if name != "FID"}
+    for sides in features:
+        distribution.add(*sides)
     return ClipScores(method, pair.clip, alignment.num_frames, values, tuple(notes))
 
 
@@ -472,7 +483,9 @@ def _outside(shape: tuple[int, int], *quads: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------- names
 
 
-def _named(scores, clips, instruments: Instruments, config: EvaluateConfig, notes: list[str]) -> Evaluation:
+def _named(
+    scores, clips, instruments: Instruments, config: EvaluateConfig, notes: list[str], failures: list[str]
+) -> Evaluation:
     """Leaves out what could not be measured at all, and gives stand-ins the name that nobody mistakes."""
     shown = [name for name in METRICS if any(not math.isnan(row[name]) for row in scores.values())]
     named = {name: name + STAND_IN_SUFFIX if name in instruments.stand_ins else name for name in shown}
@@ -494,4 +507,4 @@ def _named(scores, clips, instruments: Instruments, config: EvaluateConfig, note
     )
     clips = [replace(clip, values={c: clip.values.get(n, math.nan) for n, c in named.items()}) for clip in clips]
     scores = {method: {column: row[name] for name, column in named.items()} for method, row in scores.items()}
-    return Evaluation(config.crop, scores, clips, definitions, missing, [picture, *notes])
+    return Evaluation(config.crop, scores, clips, definitions, missing, [picture, *notes], failures)

@@ -264,7 +264,7 @@ def check_encoder(
                 writer.write(frame)
     except (InputError, av.error.FFmpegError, OSError, ValueError, RuntimeError) as error:
         pixel_format, formats = _pixel_format(like, config), [known.name for known in codec.video_formats or ()]
-        cause, cure = getattr(error, "strerror", None) or str(error), "codec=libx264"
+        cause, cure = getattr(error, "strerror", None) or str(error), "--set media.codec=libx264"
         if formats and pixel_format not in formats:
             cause, cure = f"it takes no {pixel_format}", f"--set media.pixel_format={formats[0]}"
         elif config.codec == "libx264":

@@ -23,7 +23,8 @@ class ClipScores:
 @dataclass(frozen=True)
 class Evaluation:
     """`scores`: method -> column -> value over all its clips; `clips`: the same clip by clip (without FID, which only
-    a whole set has); `definitions`: column -> what exactly was computed; `missing`: column -> why it is not there."""
+    a whole set has); `definitions`: column -> what exactly was computed; `missing`: column -> why it is not there;
+    `failures`: a line for each clip of a method that could not be scored, and has no part in its numbers."""
 
     crop: str
     scores: dict[str, dict[str, float]]
@@ -31,6 +32,7 @@ class Evaluation:
     definitions: dict[str, str]
     missing: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     @property
     def columns(self) -> list[str]:
@@ -97,6 +99,7 @@ def to_json(evaluation: Evaluation) -> str:
         "definitions": evaluation.definitions,
         "missing": evaluation.missing,
         "notes": evaluation.notes,
+        "failures": evaluation.failures,
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -141,6 +144,7 @@ def _number(value: float) -> str:
 def _remarks(evaluation: Evaluation) -> list[str]:
     remarks = [f"{column}: {definition}" for column, definition in evaluation.definitions.items()]
     remarks += [f"{column}: not measured. {reason}" for column, reason in evaluation.missing.items()]
+    remarks += [f"left out: {failure}" for failure in evaluation.failures]
     remarks += [f"note: {note}" for note in evaluation.notes]
     remarks += [f"note: {clip.method}, {clip.clip}: {note}" for clip in evaluation.clips for note in clip.notes]
     return remarks

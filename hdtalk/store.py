@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from hdtalk import architectures
 from hdtalk.architectures import ARCHITECTURES, ROLES, recognise
@@ -174,8 +174,7 @@ def _copy(source: Path, target: Path) -> None:
 def save_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file, which gets its name when it is complete."""
     copies = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
-    with temporary(path) as unfinished:
-        save_file(copies, unfinished, {"format": "pt", **metadata})
+    write_atomically(path, save(copies, {"format": "pt", **metadata}))
 
 
 def check_hash(path: Path, sha256: str) -> None:

@@ -266,6 +266,9 @@ def test_who_says_what(clips, tiny_shot):
     assert [work.speech for work in plan_batch(clips, out, str(voices))] == [voices / f"{n}.wav" for n in "abc"]
     with pytest.raises(UsageError, match="expected own, next"):
         plan_batch(clips, out, "nowhere")
+    (voices / "notes.txt").write_text("no sound")
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        plan_batch(clips, out, str(voices / "notes.txt"))
 
 
 def test_clips_of_one_file_name_get_their_own_words(tiny_shot, tmp_path):

@@ -77,6 +77,12 @@ def test_debug_shows_where_it_failed():
     assert "absent/talk.mp4: No such file" in str(error) and isinstance(error.__cause__, FileNotFoundError)
 
 
+def test_examples_in_a_script_s_help_keep_their_lines():
+    text = "Measures.\n\n    measure a.mp4\n    measure b.mp4\n\nWords that\nflow."
+    shown = CliRunner().invoke(click.command("measure", cls=Command, help=text)(lambda: None), ["--help"]).output
+    assert "      measure a.mp4\n      measure b.mp4\n" in shown and "Words that flow." in shown
+
+
 def test_empty_arguments_are_refused():
     """pathlib would take an unset variable for the present folder."""
     assert ends(Command, ZeroDivisionError(), "")[0] == 2

@@ -117,11 +117,25 @@ def test_a_run_writes_video_strip_and_landmarks(speaking_bundle, tiny_shot, tmp_
     record = json.loads(result.edit.manifest.read_text())
     assert record["emotion"]["interp"] == "neutral:happy" and record["emotion"]["steps"] == 3
     assert result.strip.stat().st_mode == result.video.stat().st_mode
-    result.video.unlink()
+    for output in (result.video, result.edit.manifest, tmp_path / "out_report.html"):
+        output.unlink()
     with pytest.raises(UsageError, match=r"out\.png exists already"):
         run()
     with pytest.raises(UsageError, match="--at 9: no frame .* lasts 0.40 s"):
         run(at_s=9, overwrite=True)
+
+
+def test_a_job_that_is_given_serves_other_emotions_until_it_is_forgotten(speaking_bundle, tiny_shot, tmp_path):
+    video, track, speech = tiny_shot
+    run = partial(
+        interpolate_emotion, video, speech, steps=2, track=track, bundle=str(speaking_bundle), job=tmp_path / "job",
+        **QUICK,
+    )  # fmt: skip
+    tuned = []
+    for end, restart in (("happy", False), ("sad", False), ("sad", True)):
+        run(interp=f"neutral:{end}", output=tmp_path / f"{end}.mp4", restart=restart, overwrite=restart)
+        tuned.append((tmp_path / "job" / "tuning" / "stage.json").stat().st_mtime_ns)
+    assert tuned[0] == tuned[1] < tuned[2]
 
 
 def test_speech_recorded_anew_meanwhile_is_not_taken_for_what_was_heard(speaking_bundle, tiny_shot, tmp_path):
@@ -145,12 +159,14 @@ def test_a_dry_run_refuses_what_the_run_would(speaking_bundle, tiny_shot, tmp_pa
     np.savez(tmp_path / "track.npz", landmarks_px=track)
     given = ["emotion", str(video), str(speech), "--track", str(tmp_path / "track.npz"), "--dry-run"]
     given += ["--bundle", str(speaking_bundle), "-o", str(tmp_path / "out.mp4")]
-    for arguments, hint in ((["--at", "9"], "lasts 0.40 s"), (["--at", "nan"], "--at"), (["--job", "a.job"], "--job")):
-        refused = CliRunner().invoke(hdtalk, given + arguments)
-        assert refused.exit_code == 2 and hint in refused.output
+    (tmp_path / "empty.wav").touch()
+    wrong = {"--at 9": "lasts 0.40 s", "--at nan": "--at", f"--interp sad:{tmp_path}/empty.wav": "empty.wav"}
+    for arguments, hint in wrong.items():
+        refused = CliRunner().invoke(hdtalk, given + arguments.split())
+        assert refused.exit_code == (3 if "empty" in hint else 2) and hint in refused.stderr
     planned = CliRunner().invoke(hdtalk, [*given, "--at", "0.2"])
     assert planned.exit_code == 0 and "10 frames" in planned.stdout
-    assert [p.name for p in tmp_path.iterdir()] == ["track.npz"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty.wav", "track.npz"]
 
 
 def test_a_stop_before_the_video_leaves_nothing_in_the_way(speaking_bundle, tiny_shot, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from clips import tone, write_wav
+from clips import tone, write_clip, write_wav
 
 from hdtalk.cli import hdtalk
 from hdtalk.config import EvaluateConfig, MediaConfig
@@ -447,6 +447,45 @@ def test_command_prints_the_table_and_writes_three_files(true_video, tmp_path):
     assert 30 < scores["PSNR"] < 37
     assert f"{scores['PSNR']:.2f}" in result.output and f"{scores['PSNR']:.2f}" in files[2].read_text()
     assert files[1].read_text().splitlines()[1].startswith("Noise,clip,10,")
+
+
+def test_a_clip_that_cannot_be_scored_costs_no_other_its_scores(true_video, tmp_path):
+    """The faces of two clips; the true video of another shows none."""
+    faceless = write(tmp_path / "faceless.mkv", talking())
+    tracks = {true_video: np.ones(50, bool), faceless: np.zeros(50, bool)}
+    instruments = replace(INSTRUMENTS, track=lambda path: track_of(path, tracks[path]))
+    noisy = write(tmp_path / "noisy.mkv", talking(noise=4))
+    pairs = [Pair("none", noisy, faceless), Pair("some", noisy, true_video)]
+    result = evaluate({"both": pairs, "none": pairs[:1], "some": pairs[1:]}, instruments)
+    assert [clip.clip for clip in result.clips] == ["some", "some"] and set(result.scores) == {"both", "some"}
+    assert result.scores["both"] == result.scores["some"]  # FID too: nothing of the other clip was counted
+    assert [failure.partition(":")[0] for failure in result.failures] == ["both, none", "none, none"]
+    assert "left out: none, none: " in to_text(result) and "faceless.mkv: no face found" in to_text(result)
+
+
+def test_a_ruined_video_is_named_after_the_others_were_scored(tmp_path):
+    for name in ("a", "b"):
+        write_clip(
+            tmp_path / f"{name}.mp4",
+            talking(noise=3, num_frames=40),
+            gop=4,
+            container_options={"movflags": "faststart"},
+        )
+    ruined = tmp_path / "a.mp4"
+    data = bytearray(ruined.read_bytes())
+    with av.open(str(ruined)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for position, size in packets[12:]:
+        data[position : position + size] = bytes(size)
+    ruined.write_bytes(data)
+    truth = write(tmp_path / "truth.mkv", talking(num_frames=40))
+    (tmp_path / "pairs.csv").write_text(f"prediction,ground_truth\na.mp4,{truth}\nb.mp4,{truth}\n")
+    arguments = ["evaluate", tmp_path / "pairs.csv", "--crop", "full", "--device", "cpu", "--json", tmp_path / "s.json"]
+    result = CliRunner().invoke(hdtalk, [str(argument) for argument in arguments])
+    assert result.exit_code == 3 and "1 of 2 clips could not be scored" in result.stderr, result.output
+    content = json.loads((tmp_path / "s.json").read_text())
+    assert [clip["clip"] for clip in content["clips"]] == ["truth (2)"]
+    assert "a.mp4: damaged" in content["failures"][0]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,8 @@ def test_short_names_reach_their_stage():
         ({"speech.lips_heard_db": "14,loud"}, "number"),
         ({"speech.own_words_heard": (0.3, float("nan"))}, "finite"),
         ({"speech.strength": -5}, "0 or more"),
+        ({"speech.strength": 1e30}, "at most 10"),
+        ({"stitch.dilation": 1e9}, "at most 1"),
         ({"speech.lips_heard_db": "24,14"}, "lower one first"),
         ({"stitch.dilation": -0.1}, "stitch.dilation: -0.1 is not possible; expected 0 or more"),
         ({"invert.beta2": 1}, "at most 0.9999"),

@@ -225,5 +225,8 @@ def test_script_reports_what_is_missing_and_keeps_what_is_there(lists, downloads
     run = subprocess.run([*command, "--only", "Radio1", "--only", "Radio3"], capture_output=True, text=True, check=True)
     assert "1 of 3 clips are in" in run.stdout and "Radio3_0: not downloaded" in run.stdout
     assert (out / "RD" / "Radio1_0.mp4").read_bytes() == b"made earlier"
-    run = subprocess.run([*command[:3], str(tmp_path / "gone"), str(out)], capture_output=True, text=True)
-    assert run.returncode == 3 and "gone: there is no such folder" in run.stderr
+    (tmp_path / "empty").mkdir()
+    for downloaded, hint in (("gone", "gone: there is no such folder"), ("empty", "empty: no clip could be made")):
+        command[3:] = [str(tmp_path / downloaded), str(tmp_path / "new")]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 3 and hint in run.stderr

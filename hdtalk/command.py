@@ -63,9 +63,10 @@ class OneLineErrors:
 class Command(OneLineErrors, click.Command):
     """The command of a script. Indented paragraphs of its help are shown as they are."""
 
-    def __init__(self, *args: Any, help: str | None = None, **kwargs: Any) -> None:
-        examples = re.sub(r"\n\n(?=    )", "\n\n\b\n", help) if help else help
-        super().__init__(*args, help=examples, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.help:
+            self.help = re.sub(r"\n\n(?=    )", "\n\n\b\n", self.help)  # click's mark of what it shall not wrap
 
 
 class ResumableCommand(Command):

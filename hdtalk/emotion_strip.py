@@ -75,8 +75,10 @@ def interpolate_emotion(
         source_px, shot_speech = face.landmarks_px[run.order], run.shot_speech()
 
         def predict(codes: torch.Tensor) -> np.ndarray:
-            given = {"emotion_codes": codes, "shot_speech": shot_speech, "config": run.config.speech}
-            return predict_landmarks(features, source_px, fps, model=run.bundle.speech, **given)
+            return predict_landmarks(
+                features, source_px, fps, model=run.bundle.speech, emotion_codes=codes, shot_speech=shot_speech,
+                config=run.config.speech,
+            )  # fmt: skip
 
         held = np.stack([predict(mix_codes(first, second, float(share))) for share in shares])
         moment = _moment(held[0], face.present[run.order], float(fps), at_s)
@@ -108,9 +110,9 @@ def prepare_interpolation(
     ends = parse_ends(interp)
     names = "-".join(_name(end).replace(":", "") for end in ends)
     output = Path(output or Path(video).with_name(f"{Path(video).stem}_{names}.mp4"))
-    inputs = [end for end in ends if not _is_emotion(end)]
-    run = prepare_run(video, speech, output, inputs=inputs, **arguments)
-    inputs += [video, speech, arguments.get("track")]
+    recordings = [end for end in ends if not _is_emotion(end)]
+    run = prepare_run(video, speech, output, inputs=recordings, **arguments)
+    inputs = [video, speech, arguments.get("track"), *recordings]
     check_outputs([_strip_path(output), _landmarks_path(output)], inputs, run.config.overwrite)
     if at_s is not None:
         _frame_at(at_s, len(run.order), float(run.info.fps))

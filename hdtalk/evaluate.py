@@ -60,35 +60,40 @@ def evaluate(
     instrument is missing for is left out and said, and so is a clip that turns out to be damaged or to show no face.
     Raises InputError for videos that cannot be compared, before any is scored, and where nothing could be.
     """
-    total, done = sum(map(len, methods.values())), 0
-    tracks: dict[Path, FaceTrack] = {}
-    clips: list[ClipScores] = []
-    scores: dict[str, dict[str, float]] = {}
-    notes: list[str] = []
-    failures: list[str] = []
     alignments = {pair: _align(pair) for pairs in methods.values() for pair in pairs}  # refused before any is scored
+    by_truth: dict[Path, list[tuple[str, Pair]]] = {}
     for method, pairs in methods.items():
-        distribution = _Distribution()
         for pair in pairs:
+            by_truth.setdefault(pair.ground_truth, []).append((method, pair))
+    total, done = sum(map(len, methods.values())), 0
+    distributions = {method: _Distribution() for method in methods}
+    scored: dict[tuple[str, Pair], ClipScores] = {}
+    failures: list[str] = []
+    for ground_truth, compared in by_truth.items():
+        truth = _Truth(instruments.track(ground_truth) if instruments.track else None)
+        for method, pair in compared:
             if progress:
                 progress(done, total, f"{method}: {pair.clip}")
-            if instruments.track and pair.ground_truth not in tracks:
-                tracks[pair.ground_truth] = instruments.track(pair.ground_truth)
-            clip = method, pair, alignments[pair], tracks.get(pair.ground_truth)
+            given = alignments[pair], truth, instruments, config, distributions[method]
             try:
-                clips.append(_score_clip(*clip, instruments, config, distribution))
+                scored[method, pair] = _score_clip(method, pair, *given)
             except InputError as error:
                 failures.append(f"{method}, {pair.clip}: {error}")
             done += 1
-        if mine := [clip for clip in clips if clip.method == method]:
-            columns = mine[0].values
-            scores[method] = {column: _mean(column, [clip.values[column] for clip in mine]) for column in columns}
-            scores[method]["FID"] = distribution.distance()
-            notes += _identical_clips(method, mine)
     if progress:
         progress(total, total, "done")
-    if not clips:
+    if not scored:
         raise InputError(failures[0])
+    scores: dict[str, dict[str, float]] = {}
+    clips: list[ClipScores] = []
+    notes: list[str] = []
+    for method, pairs in methods.items():
+        if mine := [scored[method, pair] for pair in pairs if (method, pair) in scored]:
+            columns = mine[0].values
+            scores[method] = {column: _mean(column, [clip.values[column] for clip in mine]) for column in columns}
+            scores[method]["FID"] = distributions[method].distance()
+            clips += mine
+            notes += _identical_clips(method, mine)
     return _named(scores, clips, instruments, config, [*_unequal_clips(methods, clips), *notes], failures)
 
 
@@ -270,15 +275,31 @@ class _Distribution:
         return frechet_distance(*self._sides) if self._sides else math.nan
 
 
+class _Truth:
+    """What a true video is known for, whatever it is compared with: its face, and what networks see in its frames."""
+
+    def __init__(self, track: FaceTrack | None):
+        self.track = track
+        self._seen: dict[tuple[str, int, int], np.ndarray] = {}
+
+    def seen(self, by: str, start: int, images: np.ndarray, network: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """`network(images)`, of the frames from `start` on, asked once."""
+        key = by, start, len(images)
+        if key not in self._seen:
+            self._seen[key] = network(images)
+        return self._seen[key]
+
+
 def _score_clip(
     method: str,
     pair: Pair,
     alignment: "_Alignment",
-    track: FaceTrack | None,
+    truth: _Truth,
     instruments: Instruments,
     config: EvaluateConfig,
     distribution: _Distribution,
 ) -> ClipScores:
+    track = truth.track
     present = np.ones(alignment.num_frames, bool) if track is None else track.present[: alignment.num_frames]
     notes = list(alignment.notes)
     if track is None and config.crop == "face":
@@ -293,7 +314,7 @@ def _score_clip(
     quads = crop_track(track, config.crop_px).quads_px if track else None
 
     frames: dict[str, list[np.ndarray]] = {name: [] for name in ("PSNR", "SSIM", "LPIPS", "ID", "BG-jitter")}
-    landmarks: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    landmarks: list[np.ndarray] = []  # of both sides, [2,n,68,2]
     features: list[tuple[np.ndarray, np.ndarray]] = []  # counted only once the whole clip is read
     error_before = None
     for start, predicted, true in _chunks(alignment, config.chunk_frames):
@@ -310,18 +331,19 @@ def _score_clip(
             if instruments.perceptual:
                 frames["LPIPS"].append(lpips(images[0], images[1], instruments.perceptual, instruments.device))
             if instruments.fid_features:
-                features.append((instruments.fid_features(images[0]), instruments.fid_features(images[1])))
+                true_features = truth.seen("FID", start, images[1], instruments.fid_features)
+                features.append((instruments.fid_features(images[0]), true_features))
         if quads is None:
             continue
         crops = tuple(_crops(side, start, faces, quads, config.crop_px) for side in (predicted, true))
         if len(faces) and instruments.embed:
             frames["ID"].append(identity_similarity(crops[0], crops[1], instruments.embed))
         if instruments.landmarks:
-            for side, found in zip(crops, landmarks, strict=True):
-                points = np.full((len(indices), 68, 2), np.nan)
-                if len(faces):
-                    points[present[indices]] = instruments.landmarks(side)
-                found.append(points)
+            points = np.full((2, len(indices), 68, 2), np.nan)
+            if len(faces):
+                points[0, present[indices]] = instruments.landmarks(crops[0])
+                points[1, present[indices]] = truth.seen("landmarks", start, crops[1], instruments.landmarks)
+            landmarks.append(points)
         for index, error in zip(indices, predicted.astype(np.int16) - true, strict=True):
             if error_before is not None and present[index] and present[index - 1]:
                 outside = _outside(error.shape[:2], quads[index - 1], quads[index])
@@ -333,8 +355,8 @@ def _score_clip(
     if 0 < identical < len(per_frame["PSNR"]):
         notes.append(f"{identical} of {len(per_frame['PSNR'])} frames equal the ground truth; PSNR leaves them out")
     values = {name: _mean(name, series) for name, series in per_frame.items()}
-    if landmarks[0]:
-        predicted_px, true_px = map(np.concatenate, landmarks)
+    if landmarks:
+        predicted_px, true_px = np.concatenate(landmarks, axis=1)
         values["F-LD"] = _mean("F-LD", face_landmark_distance(predicted_px, true_px))
         values["M-LD"] = _mean("M-LD", mouth_landmark_distance(predicted_px, true_px))
         values["Jitter"] = landmark_jitter(predicted_px, true_px)

@@ -283,7 +283,7 @@ class Run:
         inputs |= self._landmark_hashes(targets)
         with self._timed("stitching"):
             stage = self.job.stage("stitching", inputs=inputs, config=self.config.stitch, version=2)
-            done, total, borders = 0, len(followed.outputs), []
+            done, total = 0, len(followed.outputs)
             for number, outputs in enumerate(followed.chunks):
                 if number not in stage.chunks:
                     place = np.searchsorted(crops.rows, self.order[outputs])

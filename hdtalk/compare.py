@@ -30,15 +30,17 @@ def write_comparison(
     order: np.ndarray | None = None,
     overwrite: bool = True,
     config: CompareConfig = DEFAULTS,
+    media: MediaConfig | None = None,
 ) -> VideoInfo:
     """Writes `output` with the frames, the exact rate and the sound of `edited`, and returns what it holds.
 
     `landmarks_px` [T,68,2]: the landmarks that were aimed at, pixels of the frame, per edited frame; without them
     their panel is left out. `order` int [T]: which frame of the source each edited frame came from; by default the
     first with the first, the last one standing still. Frames stream through; a face that is small in its frame is
-    shown enlarged, the same region in all panels.
+    shown enlarged, the same region in all panels. `media`: how the source is read, by default as any video.
     """
-    before, after = probe(source), probe(edited)
+    media = media or MediaConfig()
+    before, after = probe(source, media), probe(edited)
     if (before.width, before.height) != (after.width, after.height):
         raise InputError(f"{edited}: is {after.width}x{after.height}, {source} is {before.width}x{before.height}.")
     numbers = np.minimum(np.arange(after.num_frames), before.num_frames - 1) if order is None else np.asarray(order)
@@ -47,7 +49,7 @@ def write_comparison(
 
     region = _region(landmarks_px, after, config)
     size = _panel_size(region, float(after.pixel_aspect), config)
-    originals = _Film(_views(read_frames_in_order(source, numbers), region, size), after.fps)
+    originals = _Film(_views(read_frames_in_order(source, numbers, config=media), region, size), after.fps)
     edits = _Film(_views(read_frames(edited), region, size), after.fps)
     panels: list[tuple[str, Callable[[float], np.ndarray]]] = [("original", originals)]
     if landmarks_px is not None:

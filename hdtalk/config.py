@@ -167,7 +167,6 @@ class StitchConfig:
     dilation: float = 50 / 1024  # width of the boundary ring, share of the crop
     steps: int = 20  # at most, per batch of neighbouring frames
     batch_size: int = 4
-    chunk_frames: int = 32
     learning_rate: float = 3e-4
     lambda_mask: float = 0.01
     border_threshold: float = 0.06  # a batch is done when its boundary loss is below; 0: never

@@ -162,7 +162,7 @@ def _pictures(
     targets = replace(alone.speak(face), cuts=tuple(range(1, steps)))
     with Job(output.parent, restart=forgotten) as alone.job:  # its own, so that the video's stages stay
         followed = alone.follow(crops, inversion, targets)
-        alone.write(face, crops, alone.stitch(crops, inversion, targets, followed), inversion)
+        alone.write(crops, alone.stitch(crops, inversion, targets, followed), inversion)
     return list(read_frames(output))
 
 

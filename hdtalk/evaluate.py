@@ -83,7 +83,8 @@ def evaluate(
     if progress:
         progress(total, total, "done")
     if not scored:
-        raise InputError(failures[0])
+        others = f" (and {total - 1} more that could not be scored either)" if total > 1 else ""
+        raise InputError(f"{failures[0]}{others}")
     scores: dict[str, dict[str, float]] = {}
     clips: list[ClipScores] = []
     notes: list[str] = []
@@ -94,7 +95,7 @@ def evaluate(
             scores[method]["FID"] = distributions[method].distance()
             clips += mine
             notes += _identical_clips(method, mine)
-    return _named(scores, clips, instruments, config, [*_unequal_clips(methods, clips), *notes], failures)
+    return _named(scores, clips, instruments, config, [*_unequal_clips(scores, clips), *notes], failures)
 
 
 def pairs_of_methods(paths: Sequence[str | Path], names: Sequence[str] = ()) -> dict[str, list[Pair]]:
@@ -114,11 +115,15 @@ def pairs_of_methods(paths: Sequence[str | Path], names: Sequence[str] = ()) -> 
     methods: dict[str, list[Pair]] = {}
     own_names: Sequence[str | None] = names or [None] * len(predictions)
     for path, name in zip(predictions, own_names, strict=True):
-        found = _read_csv(path, name) if any(tables) else {name or path.absolute().stem: find_pairs(path, files[-1])}
+        found = _read_csv(path, name) if any(tables) else {name or _own_name(path): find_pairs(path, files[-1])}
         if twice := set(found) & set(methods):
             raise UsageError(f"two methods are called {min(twice)}; name them apart with --method.")
         methods |= found
     return _with_clip_names(methods)
+
+
+def _own_name(path: Path) -> str:
+    return path.absolute().name if path.is_dir() else path.stem
 
 
 def find_pairs(prediction: str | Path, ground_truth: str | Path) -> list[Pair]:

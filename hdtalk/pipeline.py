@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hdtalk.errors import UsageError
 from hdtalk.job import Job, stoppable
-from hdtalk.options import resolve
 from hdtalk.plan import Plan
 from hdtalk.prepare import prepare_run
 from hdtalk.run import STAGES, Run
@@ -97,7 +95,7 @@ def edit_prepared(run: Run, restart: bool = False) -> EditResult:
         targets = run.speak(face)
         followed = run.follow(crops, inversion, targets)
         stitched = run.stitch(crops, inversion, targets, followed)
-        num_edited, kept = run.write(face, crops, stitched, inversion)
+        num_edited, kept = run.write(crops, stitched, inversion)
         scores = {**inversion.scores, **followed.scores, **stitched.scores}
         comparison = run.compare(targets) if run.config.compare else None
         manifest = run.write_manifest(scores, inversion, kept, num_edited)
@@ -127,9 +125,6 @@ def invert_video(
     The inversion stays in the job, where `edit_video` with the same job, settings and video takes it from. Arguments
     and errors as in `edit_video`; `output` by default VIDEO_inverted.mp4.
     """
-    config = resolve(options)
-    if asked := [name for name in ("compare", "report", "audio_mix") if getattr(config, name)]:
-        raise UsageError(f"{asked[0]}: only an edit has it. Leave it out.")
     run = prepare_run(
         video, None, output, bundle=bundle, device=device, job=job, track=track, progress=progress, **options
     )
@@ -137,7 +132,7 @@ def invert_video(
         face = run.find_face()
         crops = run.cut_crops(face)
         inversion = run.invert(face, crops)
-        num_inverted, kept = run.write(face, crops, None, inversion)
+        num_inverted, kept = run.write(crops, None, inversion)
         manifest = run.write_manifest(inversion.scores, inversion, kept, num_inverted)
         run.job.release()
     return InversionResult(

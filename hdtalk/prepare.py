@@ -40,6 +40,8 @@ from hdtalk.weights import Bundle, load_bundle
 
 log = logging.getLogger(__name__)
 
+EDITS_ALONE = ("compare", "report", "audio_mix")  # settings that an inversion has no use for
+
 
 def prepare_run(
     video: PathLike,
@@ -62,6 +64,8 @@ def prepare_run(
     nothing yet. `inputs`: other files that no output may replace; `estimate`: its plan also tells whether faces are
     found and how long the work will take. Raises what `edit_video` raises, before any heavy work."""
     config = resolve(options)
+    if speech is None and (asked := [name for name in EDITS_ALONE if getattr(config, name)]):
+        raise UsageError(f"{asked[0]}: only an edit has it. Leave it out.")
     background_level_db(config.audio_mix)
     face_landmarks.check_face(config.faces.face)
     video = Path(video)

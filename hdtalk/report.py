@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from safetensors import safe_open
 
+from hdtalk.config import MediaConfig
 from hdtalk.draw import draw_landmarks
 from hdtalk.face_landmarks import frame_ranges
 from hdtalk.files import write_atomically
@@ -47,16 +48,17 @@ def write_report(
     order: np.ndarray,
     source_px: np.ndarray | None = None,
     landmarks_px: np.ndarray | None = None,
+    media: MediaConfig | None = None,
 ) -> Path:
     """Writes the page and returns its path.
 
     `manifest`: content of OUT.json; `job`: the run's folder; `order` int64 [T]: frame of `source` that each frame of
     `output` comes from; `source_px`, `landmarks_px` float [T,68,2]: the source's and the target landmarks in pixels of
-    the full frame. A chart whose data the job does not hold is left out.
+    the full frame. A chart whose data the job does not hold is left out. `media`: how the source is read.
     """
     job, title = Path(job), Path(output).name
     sections = [
-        _section("Frames", _film_strip(source, output, order, source_px, landmarks_px)),
+        _section("Frames", _film_strip(source, output, order, source_px, landmarks_px, media)),
         _section("Losses", "".join(_charts(job))),
         _section("Time", _timings(manifest.get("seconds", {}))),
         _section("Scores", _scores(manifest.get("scores", {}))),
@@ -104,13 +106,13 @@ def _notice(manifest: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------------ film strip
 
 
-def _film_strip(source, output, order: np.ndarray, source_px, landmarks_px) -> str:
+def _film_strip(source, output, order: np.ndarray, source_px, landmarks_px, media) -> str:
     num_frames = min(len(order), probe(output).num_frames)
     chosen = np.unique(np.linspace(0, num_frames - 1, min(STRIP_FRAMES, num_frames)).round().astype(int))
     fps = float(probe(output).fps)
     rows: dict[str, list[str]] = {"source": [], "target landmarks": [], "edited": []}
     for index in chosen:
-        before, after = _frame(source, int(order[index])), _frame(output, int(index))
+        before, after = _frame(source, int(order[index]), media), _frame(output, int(index))
         box = _box(before, None if source_px is None else source_px[index])
         rows["source"].append(_picture(_cut(before, box)))
         rows["edited"].append(_picture(_cut(after, box)))
@@ -126,8 +128,8 @@ def _film_strip(source, output, order: np.ndarray, source_px, landmarks_px) -> s
     return f"<div class=scroll><table class=strip><tr><th>frame</th>{head}</tr>{body}</table></div>"
 
 
-def _frame(path, index: int) -> np.ndarray:
-    return next(read_frames(path, index, index + 1))
+def _frame(path, index: int, media: MediaConfig | None = None) -> np.ndarray:
+    return next(read_frames(path, index, index + 1, media or MediaConfig()))
 
 
 def _box(frame: np.ndarray, points_px: np.ndarray | None) -> tuple[int, int, int, int]:

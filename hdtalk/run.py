@@ -5,7 +5,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -255,10 +255,8 @@ class Run:
                 done += len(rows)
                 self.report("optimisation", done, total)
             if not stage.complete:
-                arrays = [stage.load(number) for number in range(1, len(groups) + 1)]
-                names = ("total", "start", "lpips", "landmarks")
-                means = {name: float(np.concatenate([a[f"loss.{name}"] for a in arrays]).mean()) for name in names}
-                stage.finish(means)
+                losses = {name: f"loss.{name}" for name in ("total", "start", "lpips", "landmarks")}
+                stage.finish(_means(stage, range(1, len(groups) + 1), losses))
         scores = {
             f"objective_{name}" if name in ("total", "start") else f"loss_{name}": v for name, v in stage.table.items()
         }
@@ -309,16 +307,12 @@ class Run:
                 done += len(outputs)
                 self.report("stitching", done, total)
             if not stage.complete:
-                borders = [stage.load(number) for number in range(len(followed.chunks))]
-                means = {
-                    name: float(np.concatenate([arrays[name] for arrays in borders]).mean())
-                    for name in ("border_before", "border")
-                }
-                stage.finish(means)
+                borders = {name: name for name in ("border_before", "border")}
+                stage.finish(_means(stage, range(len(followed.chunks)), borders))
             details = self._finer_details(crops, stage)
         return Stitched(stage, details, followed.chunks, dict(stage.table))
 
-    def write(self, face, crops, stitched: Stitched | None, inversion) -> tuple[int, dict[str, list[int]]]:
+    def write(self, crops, stitched: Stitched | None, inversion) -> tuple[int, dict[str, list[int]]]:
         """The output video: source frames with the edited (or reconstructed) faces pasted in."""
         config, num_edited, kept = self.config, 0, []
         patches = iter(stitched if stitched is not None else self._reconstructions(crops, inversion))
@@ -345,7 +339,9 @@ class Run:
 
         path = comparison_path(self.output)
         with self._timed("comparison"):
-            compare.write_comparison(self.video, self.output, path, targets.landmarks_px, self.first + self.order)
+            compare.write_comparison(
+                self.video, self.output, path, targets.landmarks_px, self.first + self.order, media=self.config.media
+            )
         self.job.claim(path)
         return path
 
@@ -391,6 +387,7 @@ class Run:
             self.first + self.order,
             targets.source_px,
             targets.landmarks_px,
+            self.config.media,
         )
 
     # ------------------------------------------------------------------------------------- parts of stages
@@ -612,6 +609,12 @@ def _with_weights(generator, arrays: dict[str, np.ndarray]):
         for name, parameter in tunable_weights(tuned).items():
             parameter.copy_(torch.from_numpy(arrays[f"weight.{name}"]))
     return tuned
+
+
+def _means(stage: Stage, numbers: Iterable[int], names: Mapping[str, str]) -> dict[str, float]:
+    """Name -> mean of an array over these chunks; of one chunk at a time more than these arrays is held."""
+    parts = [{name: arrays[array] for name, array in names.items()} for arrays in map(stage.load, numbers)]
+    return {name: float(np.concatenate([part[name] for part in parts]).mean()) for name in names}
 
 
 def _loss_arrays(solution: optimise.Solution) -> dict[str, np.ndarray]:

@@ -420,9 +420,13 @@ def test_methods_take_the_names_given_or_their_own(tmp_path):
     paths = [tmp_path / "one", tmp_path / "two", tmp_path / "true"]
     assert list(pairs_of_methods(paths)) == ["one", "two"]
     assert list(pairs_of_methods(paths, ["HDTalk", "Wav2Lip"])) == ["HDTalk", "Wav2Lip"]
+    for folder in ("one", "two"):
+        (tmp_path / folder).rename(tmp_path / f"run.{folder}")
+    paths[:2] = tmp_path / "run.one", tmp_path / "run.two"
+    assert list(pairs_of_methods(paths)) == ["run.one", "run.two"]
     with pytest.raises(UsageError, match="given 1 times for 2 predictions"):
         pairs_of_methods(paths, ["HDTalk"])
-    with pytest.raises(UsageError, match="two methods are called one"):
+    with pytest.raises(UsageError, match="two methods are called run.one"):
         pairs_of_methods([paths[0], paths[0], paths[2]])
     with pytest.raises(UsageError, match="what shall it be compared with"):
         pairs_of_methods(paths[:1])

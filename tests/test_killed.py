@@ -21,7 +21,6 @@ SETTINGS = {
     "optimise.anchors": 2,
     "optimise.chunk_frames": 3,
     "stitch.steps": 1,
-    "stitch.chunk_frames": 3,
 }
 KILLS = 10
 

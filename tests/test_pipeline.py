@@ -28,7 +28,7 @@ SMALL = {
         "locality_every": 2,
     },
     "optimise": {"steps": 3, "warm_steps": 2, "anchors": 3, "chunk_frames": 4},
-    "stitch": {"steps": 2, "chunk_frames": 4},
+    "stitch": {"steps": 2},
 }
 
 
@@ -164,6 +164,9 @@ def test_plan_says_what_it_would_do_and_does_nothing(tiny_shot, tiny_bundle_fold
     monkeypatch.setattr("hdtalk.prepare.look_for_faces", lambda *_: [])
     options = {"bundle": str(tiny_bundle_folder), "track": track, "landmarks": np.concatenate([track, track])}
     plan = plan_edit(video, speech, tmp_path / "out.mp4", **options, **SMALL)
+    for inverts in (invert_video, lambda video, *rest, **given: plan_edit(video, None, *rest, **given)):
+        with pytest.raises(UsageError, match="report: only an edit has it"):
+            inverts(video, tmp_path / "out.mp4", report=True, **options, **SMALL)
     assert len(plan.order) == 20 and plan.num_source == 10 and plan.disk_bytes > 0
     assert set(plan.seconds) == {"faces", "inversion", "optimisation", "stitching", "writing"}
     text = "\n".join(plan.lines())

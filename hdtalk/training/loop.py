@@ -270,8 +270,9 @@ def _plot(out: Path) -> None:
     from matplotlib import pyplot
 
     curves: dict[str, list[tuple[float, float]]] = {}
-    for kind, _, seconds, name, value in csv.reader((out / "log.csv").open()):
-        curves.setdefault(f"{kind}: {name}", []).append((float(seconds) / 60, float(value)))
+    with (out / "log.csv").open() as log:
+        for kind, _, seconds, name, value in csv.reader(log):
+            curves.setdefault(f"{kind}: {name}", []).append((float(seconds) / 60, float(value)))
     columns = 4
     rows = -(-len(curves) // columns)
     figure, axes = pyplot.subplots(rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False)

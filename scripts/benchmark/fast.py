@@ -144,7 +144,7 @@ def stitch_shot(networks, generator, pivots, ws, fields, shot: Shot, config: Edi
     lower = stitch.lower_face_alone(shot.source_px, shot.target_px, side, settings)
     sample, parts = shot_sample(len(shot)), []
     known = lambda rows: shot.crops[sample[rows]], pivots[sample].cpu(), shot.source_px[sample]
-    for rows in _chunks(len(shot), settings.chunk_frames):
+    for rows in _chunks(len(shot), config.optimise.chunk_frames):
         mask = regions.lower_face_mask(shot.source_px[rows], shot.target_px[rows], side) if lower else None
         lenders = stitch.find_lenders(*known, shot.target_px[rows], side, settings)
         parts.append(

@@ -22,7 +22,7 @@ from hdtalk.config import MediaConfig
 from hdtalk.data import ColourTags, VideoInfo
 from hdtalk.errors import DISK_FULL, HDTalkError, InputError, ResourceError, UsageError
 from hdtalk.outputs import check_writable
-from hdtalk.soundtrack import Soundtrack, has_sound
+from hdtalk.soundtrack import Soundtrack, decoded, has_sound
 from hdtalk.tonemap import is_hdr, tone_map
 
 log = logging.getLogger(__name__)
@@ -420,26 +420,9 @@ def _video_stream(container, path: str, config: MediaConfig) -> av.video.stream.
 
 
 def _first_frame(container, stream, path: str) -> av.VideoFrame:
-    for frame in _decode(container, stream):
+    for frame in decoded(container, stream):
         return frame
     raise InputError(f"{path}: no frame of the video can be decoded; the file is damaged or cut off. {EXPECTED}")
-
-
-def _decode(container, stream) -> Iterator[av.VideoFrame]:
-    """All frames that decode, from where the container stands; damaged packets are skipped."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except av.error.FFmpegError as error:
-            log.debug("demuxing stopped: %s", error)
-            return
-        try:
-            yield from stream.decode(packet)
-        except av.error.FFmpegError as error:
-            log.debug("a damaged packet was skipped: %s", error)
 
 
 def _index_by_packets(container, stream) -> tuple[np.ndarray, np.ndarray, int, bool]:
@@ -466,7 +449,7 @@ def _index_by_decoding(container, stream) -> tuple[np.ndarray, np.ndarray, int, 
     it (H.264 in AVI) or are missing, it is the order that counts, and the last value is False."""
     _rewind(container, stream)
     found, keys, duration = [], [], 0
-    for frame in _decode(container, stream):
+    for frame in decoded(container, stream):
         found.append(frame.pts)
         duration = frame.duration or duration
         if frame.key_frame and frame.pts is not None:
@@ -598,7 +581,7 @@ def _decode_from(scan: _Scan, pts: int) -> Iterator[av.VideoFrame]:
         try:
             stream: Any = container.streams[scan.stream_index]
             stream.thread_type = "AUTO"
-            frames = _decode(container, stream)
+            frames = decoded(container, stream)
             if len(scan.given_pts):
                 frames = _with_pts(frames, scan.given_pts)
             frames = (frame for frame in frames if frame.pts is not None)

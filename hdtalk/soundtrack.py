@@ -121,7 +121,7 @@ class Soundtrack:
 
     def _moved_packets(self, source, audio) -> Iterator[av.Packet]:
         """The file's packets, so that `_origin_s` becomes 0; what an encoder puts before its first sample stays."""
-        for packet in source.demux(audio):
+        for packet in readable_packets(source, audio):
             if packet.size and packet.pts is not None:
                 origin = round(self._origin_s / packet.time_base)
                 packet.pts -= origin
@@ -185,7 +185,7 @@ def decode_audio(container, rate: int, start_s: float | None = None) -> Iterator
     out, and silence stands where there is none yet. Raises InputError when the file has gone.
     """
     ahead = 0 if start_s is None else round((sound_offset_s(container.name) - start_s) * rate)  # silence; < 0: cut
-    for samples in resampled(_decoded(container, container.streams.audio[0]), rate):
+    for samples in resampled(decoded(container, container.streams.audio[0]), rate):
         while ahead > 0:
             yield np.zeros((len(samples), min(ahead, rate)), np.float32)
             ahead -= min(ahead, rate)
@@ -232,12 +232,21 @@ def _first_s(path: str | os.PathLike, kind: str) -> Fraction | None:
     """Time of the first frame that decodes; a stream's own start time is wrong for some short files."""
     with open_audio(path) as container:
         streams = [stream for stream in getattr(container.streams, kind) if not stream.disposition & COVER]
-        frames = _decoded(container, streams[0]) if streams and streams[0].codec_context else iter(())
+        frames = decoded(container, streams[0]) if streams and streams[0].codec_context else iter(())
         return next((frame.pts * frame.time_base for frame in frames if frame.pts is not None), None)
 
 
-def _decoded(container, stream) -> Iterator[Any]:
-    for packet in container.demux(stream):
+def readable_packets(container, stream) -> Iterator[av.Packet]:
+    """The stream's packets, from where the container stands to where it cannot be read any further."""
+    try:
+        yield from container.demux(stream)
+    except av.error.FFmpegError as error:
+        log.debug("demuxing stopped: %s", error)
+
+
+def decoded(container, stream) -> Iterator[Any]:
+    """All frames of it that decode; damaged packets are skipped."""
+    for packet in readable_packets(container, stream):
         try:
             yield from stream.decode(packet)
         except av.error.FFmpegError as error:

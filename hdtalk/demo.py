@@ -13,7 +13,7 @@ from hdtalk.crop import crop_faces
 from hdtalk.device import resolve_device
 from hdtalk.errors import InputError, UsageError
 from hdtalk.evaluate import Pair, evaluate, face_boxes
-from hdtalk.files import write_atomically
+from hdtalk.files import file_hash, write_atomically
 from hdtalk.instruments import installed_instruments
 from hdtalk.job import folder_beside, is_claimed
 from hdtalk.media import read_frames
@@ -63,11 +63,10 @@ def run_demo(
     if name not in shots:
         raise UsageError(f"no sample shot called {name}; there are {', '.join(shots)}.")
     output = out / f"{name}.mp4"
-    ours = manifest_path(output).is_file() or is_claimed(folder_beside(output), output)
-    if output.exists() and not ours:
+    at = {key: demo_folder() / "samples" / str(shots[name][key]) for key in ("video", "other_video", "other_audio")}
+    if output.exists() and not (is_claimed(folder_beside(output), output) or _is_edit_of(output, at["video"])):
         raise UsageError(f"{output} is there and not from an earlier demo. Choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
-    at = {key: demo_folder() / "samples" / str(shots[name][key]) for key in ("video", "other_video", "other_audio")}
     edit = edit_video(
         at["video"],
         at["other_audio"],
@@ -86,6 +85,14 @@ def run_demo(
     sheet, videos = out / f"{name}_sheet.png", [at["video"], edit.output, at["other_video"]]
     _write_sheet(videos, track(at["other_video"]).landmarks_px, sheet)
     return DemoResult(edit, sheet, scores)
+
+
+def _is_edit_of(output: Path, video: Path) -> bool:
+    """Whether the output's manifest says that it was made of this video."""
+    try:
+        return json.loads(manifest_path(output).read_text())["inputs"]["video"]["sha256"] == file_hash(video)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _write_sheet(videos: list[Path], landmarks_px: np.ndarray, path: Path) -> None:

@@ -13,6 +13,7 @@ from hdtalk.config import CompareConfig, MediaConfig
 from hdtalk.data import VideoInfo
 from hdtalk.draw import ACCENT, INK, draw_landmarks
 from hdtalk.errors import InputError
+from hdtalk.media import DEFAULTS as MEDIA_DEFAULTS
 from hdtalk.media import VideoWriter, probe, read_frames, read_frames_in_order
 from hdtalk.soundtrack import Soundtrack, decode_audio, open_audio
 
@@ -30,7 +31,7 @@ def write_comparison(
     order: np.ndarray | None = None,
     overwrite: bool = True,
     config: CompareConfig = DEFAULTS,
-    media: MediaConfig | None = None,
+    media: MediaConfig = MEDIA_DEFAULTS,
 ) -> VideoInfo:
     """Writes `output` with the frames, the exact rate and the sound of `edited`, and returns what it holds.
 
@@ -39,7 +40,6 @@ def write_comparison(
     first with the first, the last one standing still. Frames stream through; a face that is small in its frame is
     shown enlarged, the same region in all panels. `media`: how the source is read, by default as any video.
     """
-    media = media or MediaConfig()
     before, after = probe(source, media), probe(edited)
     if (before.width, before.height) != (after.width, after.height):
         raise InputError(f"{edited}: is {after.width}x{after.height}, {source} is {before.width}x{before.height}.")

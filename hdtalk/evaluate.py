@@ -70,7 +70,7 @@ def evaluate(
     scored: dict[tuple[str, Pair], ClipScores] = {}
     failures: list[str] = []
     for ground_truth, compared in by_truth.items():
-        truth = _Truth(instruments.track(ground_truth) if instruments.track else None)
+        truth = _Truth(instruments.track(ground_truth) if instruments.track else None, len(compared) > 1)
         for method, pair in compared:
             if progress:
                 progress(done, total, f"{method}: {pair.clip}")
@@ -265,7 +265,7 @@ def _identical_clips(method: str, clips: Sequence[ClipScores]) -> list[str]:
 
 
 class _Distribution:
-    """Inception features of all predicted and all true frames of a method."""
+    """Inception features of all predicted and all true frames, of a clip or of all clips of a method."""
 
     def __init__(self) -> None:
         self._sides: tuple[FeatureStatistics, FeatureStatistics] | None = None
@@ -276,23 +276,33 @@ class _Distribution:
         self._sides[0].add(predicted)
         self._sides[1].add(true)
 
+    def merge(self, clip: "_Distribution") -> None:
+        if self._sides is None:
+            self._sides = clip._sides
+        elif clip._sides is not None:
+            for mine, other in zip(self._sides, clip._sides, strict=True):
+                mine.merge(other)
+
     def distance(self) -> float:
         return frechet_distance(*self._sides) if self._sides else math.nan
 
 
 class _Truth:
-    """What a true video is known for, whatever it is compared with: its face, and what networks see in its frames."""
+    """A true video's face, and what networks see in its frames, which is kept where it `is_shared` by methods."""
 
-    def __init__(self, track: FaceTrack | None):
-        self.track = track
+    def __init__(self, track: FaceTrack | None, is_shared: bool):
+        self.track, self._is_shared = track, is_shared
         self._seen: dict[tuple[str, int, int], np.ndarray] = {}
 
     def seen(self, by: str, start: int, images: np.ndarray, network: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """`network(images)`, of the frames from `start` on, asked once."""
+        """`network(images)`, of the frames from `start` on."""
         key = by, start, len(images)
-        if key not in self._seen:
-            self._seen[key] = network(images)
-        return self._seen[key]
+        if key in self._seen:
+            return self._seen[key]
+        found = network(images)
+        if self._is_shared:
+            self._seen[key] = found
+        return found
 
 
 def _score_clip(
@@ -320,7 +330,7 @@ def _score_clip(
 
     frames: dict[str, list[np.ndarray]] = {name: [] for name in ("PSNR", "SSIM", "LPIPS", "ID", "BG-jitter")}
     landmarks: list[np.ndarray] = []  # of both sides, [2,n,68,2]
-    features: list[tuple[np.ndarray, np.ndarray]] = []  # counted only once the whole clip is read
+    features = _Distribution()  # counted only once the whole clip is read
     error_before = None
     for start, predicted, true in _chunks(alignment, config.chunk_frames):
         indices = np.arange(start, start + len(true))
@@ -337,7 +347,7 @@ def _score_clip(
                 frames["LPIPS"].append(lpips(images[0], images[1], instruments.perceptual, instruments.device))
             if instruments.fid_features:
                 true_features = truth.seen("FID", start, images[1], instruments.fid_features)
-                features.append((instruments.fid_features(images[0]), true_features))
+                features.add(instruments.fid_features(images[0]), true_features)
         if quads is None:
             continue
         crops = tuple(_crops(side, start, faces, quads, config.crop_px) for side in (predicted, true))
@@ -368,8 +378,7 @@ def _score_clip(
     if instruments.syncnet and track is not None:
         values["LSE-D"], values["LSE-C"] = _synchronisation(alignment, track, instruments, notes)
     values = {name: values.get(name, math.nan) for name in METRICS if name != "FID"}
-    for sides in features:
-        distribution.add(*sides)
+    distribution.merge(features)
     return ClipScores(method, pair.clip, alignment.num_frames, values, tuple(notes))
 
 

@@ -22,7 +22,7 @@ from hdtalk.config import MediaConfig
 from hdtalk.data import ColourTags, VideoInfo
 from hdtalk.errors import DISK_FULL, HDTalkError, InputError, ResourceError, UsageError
 from hdtalk.outputs import check_writable
-from hdtalk.soundtrack import Soundtrack, decoded, has_sound
+from hdtalk.soundtrack import Soundtrack, decoded, has_sound, readable_packets
 from hdtalk.tonemap import is_hdr, tone_map
 
 log = logging.getLogger(__name__)
@@ -430,13 +430,10 @@ def _index_by_packets(container, stream) -> tuple[np.ndarray, np.ndarray, int, b
     whether decoded frames bear these pts."""
     _rewind(container, stream)
     rows = []
-    try:
-        for packet in container.demux(stream):
-            if packet.size and not packet.is_discard and not packet.is_corrupt and packet.pts is not None:
-                rows.append((packet.pts, packet.dts if packet.dts is not None else packet.pts, packet.is_keyframe))
-                last = packet.duration or 0
-    except av.error.FFmpegError as error:
-        log.debug("demuxing stopped: %s", error)
+    for packet in readable_packets(container, stream):
+        if packet.size and not packet.is_discard and not packet.is_corrupt and packet.pts is not None:
+            rows.append((packet.pts, packet.dts if packet.dts is not None else packet.pts, packet.is_keyframe))
+            last = packet.duration or 0
     if not rows:
         return _index_by_decoding(container, stream)
     table = np.array(rows, np.int64)

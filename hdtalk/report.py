@@ -16,7 +16,7 @@ from hdtalk.config import MediaConfig
 from hdtalk.draw import draw_landmarks
 from hdtalk.face_landmarks import frame_ranges
 from hdtalk.files import write_atomically
-from hdtalk.media import probe, read_frames
+from hdtalk.media import DEFAULTS, probe, read_frames
 
 STRIP_FRAMES = 8
 STRIP_PX = 168
@@ -48,7 +48,7 @@ def write_report(
     order: np.ndarray,
     source_px: np.ndarray | None = None,
     landmarks_px: np.ndarray | None = None,
-    media: MediaConfig | None = None,
+    media: MediaConfig = DEFAULTS,
 ) -> Path:
     """Writes the page and returns its path.
 
@@ -106,7 +106,7 @@ def _notice(manifest: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------------ film strip
 
 
-def _film_strip(source, output, order: np.ndarray, source_px, landmarks_px, media) -> str:
+def _film_strip(source, output, order: np.ndarray, source_px, landmarks_px, media: MediaConfig) -> str:
     num_frames = min(len(order), probe(output).num_frames)
     chosen = np.unique(np.linspace(0, num_frames - 1, min(STRIP_FRAMES, num_frames)).round().astype(int))
     fps = float(probe(output).fps)
@@ -128,8 +128,8 @@ def _film_strip(source, output, order: np.ndarray, source_px, landmarks_px, medi
     return f"<div class=scroll><table class=strip><tr><th>frame</th>{head}</tr>{body}</table></div>"
 
 
-def _frame(path, index: int, media: MediaConfig | None = None) -> np.ndarray:
-    return next(read_frames(path, index, index + 1, media or MediaConfig()))
+def _frame(path, index: int, media: MediaConfig = DEFAULTS) -> np.ndarray:
+    return next(read_frames(path, index, index + 1, media))
 
 
 def _box(frame: np.ndarray, points_px: np.ndarray | None) -> tuple[int, int, int, int]:

@@ -5,7 +5,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -256,7 +256,7 @@ class Run:
                 self.report("optimisation", done, total)
             if not stage.complete:
                 losses = {name: f"loss.{name}" for name in ("total", "start", "lpips", "landmarks")}
-                stage.finish(_means(stage, range(1, len(groups) + 1), losses))
+                stage.finish(_means(stage, dict(enumerate(map(len, groups), 1)), losses))
         scores = {
             f"objective_{name}" if name in ("total", "start") else f"loss_{name}": v for name, v in stage.table.items()
         }
@@ -308,7 +308,7 @@ class Run:
                 self.report("stitching", done, total)
             if not stage.complete:
                 borders = {name: name for name in ("border_before", "border")}
-                stage.finish(_means(stage, range(len(followed.chunks)), borders))
+                stage.finish(_means(stage, dict(enumerate(map(len, followed.chunks))), borders))
             details = self._finer_details(crops, stage)
         return Stitched(stage, details, followed.chunks, dict(stage.table))
 
@@ -611,10 +611,13 @@ def _with_weights(generator, arrays: dict[str, np.ndarray]):
     return tuned
 
 
-def _means(stage: Stage, numbers: Iterable[int], names: Mapping[str, str]) -> dict[str, float]:
-    """Name -> mean of an array over these chunks; of one chunk at a time more than these arrays is held."""
-    parts = [{name: arrays[array] for name, array in names.items()} for arrays in map(stage.load, numbers)]
-    return {name: float(np.concatenate([part[name] for part in parts]).mean()) for name in names}
+def _means(stage: Stage, sizes: Mapping[int, int], names: Mapping[str, str]) -> dict[str, float]:
+    """Name -> mean of an array over these chunks (number -> frames), of which nothing else is read."""
+
+    def values(array: str) -> np.ndarray:
+        return np.concatenate([stage.read_rows(number, array, np.arange(size)) for number, size in sizes.items()])
+
+    return {name: float(values(array).mean()) for name, array in names.items()}
 
 
 def _loss_arrays(solution: optimise.Solution) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ def test_a_video_that_no_demo_made_is_not_replaced(tmp_path):
     own.write_bytes(b"holidays")
     with pytest.raises(UsageError, match="not from an earlier demo"):
         run_demo(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [own.name] and own.read_bytes() == b"holidays"
     (tmp_path / f"{name}.json").write_text('{"inputs": {"video": {"sha256": "another"}}}')  # an edit of one's own
     with pytest.raises(UsageError, match="not from an earlier demo"):
         run_demo(tmp_path)

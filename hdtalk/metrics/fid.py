@@ -26,12 +26,20 @@ class FeatureStatistics:
         features = np.asarray(features, np.float64)
         if not len(features):
             return
-        chunk_mean = features.mean(axis=0)
-        centred = features - chunk_mean
-        shift = chunk_mean - self.mean
-        total = self.count + len(features)
-        self._scatter += centred.T @ centred + np.outer(shift, shift) * (self.count * len(features) / total)
-        self.mean = self.mean + shift * (len(features) / total)
+        mean = features.mean(axis=0)
+        centred = features - mean
+        self._merge(len(features), mean, centred.T @ centred)
+
+    def merge(self, other: "FeatureStatistics") -> None:
+        """Adds what the other has seen."""
+        if other.count:
+            self._merge(other.count, other.mean, other._scatter)
+
+    def _merge(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
+        shift = mean - self.mean
+        total = self.count + count
+        self._scatter += scatter + np.outer(shift, shift) * (self.count * count / total)
+        self.mean = self.mean + shift * (count / total)
         self.count = total
 
     @property

@@ -27,6 +27,15 @@ def test_streamed_mean_and_covariance_are_those_of_numpy(samples):
     np.testing.assert_allclose(streamed.covariance, np.cov(samples[0], rowvar=False), rtol=1e-10)
 
 
+def test_merged_statistics_are_those_of_all_samples(samples):
+    merged, everything = statistics(samples[0]), np.concatenate(samples)
+    merged.merge(FeatureStatistics(6))
+    merged.merge(statistics(samples[1]))
+    assert merged.count == 130
+    np.testing.assert_allclose(merged.mean, everything.mean(axis=0))
+    np.testing.assert_allclose(merged.covariance, np.cov(everything, rowvar=False), rtol=1e-10)
+
+
 def test_closed_form_of_diagonal_gaussians():
     """Independent coordinates: the sum of (m1 - m2)^2 + (s1 - s2)^2."""
     a, b = FeatureStatistics(3), FeatureStatistics(3)

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
 
-MARGIN_DB = 5.0  # the encoder's PSNR may be this much below its stated one
-LPIPS_FACTOR = 1.35  # and its LPIPS this many times the stated one: real faces on rendered ones reach 1.5
+# The demo bundle's encoder reaches 22.1 dB and LPIPS 0.26 on unseen rendered heads: a tenth of those is beyond one of
+# these limits, and so are two real clips (17.6 dB, 0.41; 15.6 dB, 0.50) and two real stills (17.3, 0.48; 13.9, 0.60).
+MARGIN_DB = 6.0  # the encoder's PSNR may be this much below its stated one
+LPIPS_FACTOR = 1.5  # and its LPIPS this many times the stated one
 LOWEST_TUNED_DB = 22.0  # after pivotal tuning, whatever is stated
 
 

@@ -3,6 +3,7 @@
 HDTalkError               1  the run failed
 ├── UsageError            2  an option or a combination of options makes no sense
 ├── InputError            3  a file that the user passed cannot be used
+│   └── NoFaceError       3  it can be read, and shows no face
 ├── WeightsError          4  weights are missing, damaged, of the wrong kind, or refused as unsafe
 ├── ResourceError         5  memory or disk ran out
 └── Stopped             130  the user stopped the command
@@ -25,6 +26,10 @@ class UsageError(HDTalkError):
 
 class InputError(HDTalkError):
     exit_code = 3
+
+
+class NoFaceError(InputError):
+    """The video can be read, and shows no face."""
 
 
 class WeightsError(HDTalkError):

@@ -70,7 +70,12 @@ def evaluate(
     scored: dict[tuple[str, Pair], ClipScores] = {}
     failures: list[str] = []
     for ground_truth, compared in by_truth.items():
-        truth = _Truth(instruments.track(ground_truth) if instruments.track else None, len(compared) > 1)
+        try:
+            truth = _Truth(instruments.track(ground_truth) if instruments.track else None, len(compared) > 1)
+        except InputError as error:
+            failures += [f"{method}, {pair.clip}: {error}" for method, pair in compared]
+            done += len(compared)
+            continue
         for method, pair in compared:
             if progress:
                 progress(done, total, f"{method}: {pair.clip}")

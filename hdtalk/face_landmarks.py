@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from hdtalk.ahead import read_ahead
 from hdtalk.config import FaceConfig
 from hdtalk.data import FaceTrack
-from hdtalk.errors import InputError, UsageError
+from hdtalk.errors import NoFaceError, UsageError
 from hdtalk.models.fan import heatmaps_to_landmarks
 from hdtalk.squares import crop_face, ffhq_quads, landmarks_to_frame
 
@@ -39,6 +39,7 @@ def track_face(
     config: FaceConfig = DEFAULTS,
     name: str = "the video",
     progress: Callable[[int, int], None] | None = None,
+    first_frame: int = 0,
 ) -> FaceTrack:
     """Follows one face through a shot of any length; frames are read twice, a chunk at a time.
 
@@ -46,7 +47,8 @@ def track_face(
     `landmarker.heatmaps(images [N,3,256,256] in [-1,1])` -> [N,68,64,64]. The landmarker looks twice: at FAN's own
     crop of the detected box, then at the face turned upright and aligned, so tilted heads work (again if needed).
     Gaps of up to `max_gap_s` are interpolated; in longer ones `on_missing` decides. Smoothing adds no lag.
-    Raises InputError when no face is found (or one is missing and `on_missing` is "fail"), UsageError for a `face`
+    `first_frame`: the shot's place in the video `name`, from which messages count its frames.
+    Raises NoFaceError when no face is found (or one is missing and `on_missing` is "fail"), UsageError for a `face`
     that is not there.
     """
     report = progress or (lambda done, total: None)
@@ -55,9 +57,10 @@ def track_face(
     max_gap = max(0, round(config.max_gap_s * fps))
     people = _associate(boxes, cuts, max_gap)
     if not people:
-        raise InputError(f"{name}: no face was found in its {num_frames} frames. Is it turned away, or very small?")
-    followed = _choose(people, cuts, num_frames, config.face, name)
-    _give_notice(people, cuts, name)
+        raise NoFaceError(f"{name}: no face was found in its {num_frames} frames. Is it turned away, or very small?")
+    source = _Source(name, first_frame)
+    followed = _choose(people, cuts, num_frames, config.face, source)
+    _give_notice(people, cuts, source)
 
     landmarks = np.full((num_frames, 68, 2), np.nan)
     confidence = np.zeros(num_frames, np.float32)
@@ -75,7 +78,7 @@ def track_face(
     for start, stop in _shots(cuts, num_frames):
         seen[start:stop] &= ~_is_outlier(landmarks[start:stop], seen[start:stop])
     if not seen.any():
-        raise InputError(no_landmarks(name, float(confidence.max()), config))
+        raise NoFaceError(no_landmarks(name, float(confidence.max()), config))
     present = np.zeros(num_frames, bool)
     smoothed = np.empty_like(landmarks)
     fallback = landmarks[np.flatnonzero(seen)[0]]
@@ -83,13 +86,11 @@ def track_face(
         shot = slice(start, stop)
         present[shot] = _bridged(seen[shot], max_gap, config.on_missing)
         smoothed[shot] = _smooth(_interpolate(landmarks[shot], seen[shot], fallback), fps, config)
-    if config.on_missing == "fail" and not present.all():
-        missing = ", ".join(frame_ranges(np.flatnonzero(~present)))
-        raise InputError(f"{name}: no face in frames {missing}. Trim the clip, or use --on-missing-face keep.")
     if not present.all():
-        log.warning(
-            "%s: no face in frames %s; they stay as they are.", name, ", ".join(frame_ranges(np.flatnonzero(~present)))
-        )
+        missing = f"{name}: no face in frames {', '.join(frame_ranges(first_frame + np.flatnonzero(~present)))}"
+        if config.on_missing == "fail":
+            raise NoFaceError(f"{missing}. Trim the clip, or use --on-missing-face keep.")
+        log.warning("%s; they stay as they are.", missing)
     return FaceTrack(smoothed.astype(np.float32), present, np.where(seen, confidence, 0), tuple(cuts), len(people))
 
 
@@ -117,6 +118,14 @@ def look_at_frame(frame: np.ndarray, detector, landmarker, config: FaceConfig = 
     quad = _fan_quad(max(boxes, key=_size), config.box_reference)
     _, peaks = _look_closely([frame], quad[None], landmarker, config)
     return len(boxes), float(peaks[0])
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What messages call the video, and which of its frames the first one here is."""
+
+    name: str
+    first_frame: int
 
 
 @dataclass
@@ -222,7 +231,7 @@ def _associate(boxes: list[np.ndarray], cuts: list[int], max_gap: int) -> list[_
         people = _reunited(people, start)
     lasting = min(3, max(len(boxes) // 10, 1))
     people = [person for person in people if len(person.boxes) >= lasting] or people
-    return sorted(people, key=lambda person: (_shot_of(person.first, cuts), _centre(person.boxes[person.first])[0]))
+    return sorted(people, key=lambda person: (_source(person.first, cuts), _centre(person.boxes[person.first])[0]))
 
 
 def _reunited(people: list[_Person], start: int) -> list[_Person]:
@@ -248,14 +257,16 @@ def _misfit(before: np.ndarray, after: np.ndarray) -> float:
     return float(distance / 0.7 + growth / 0.6) / 1.5
 
 
-def _choose(people: list[_Person], cuts: list[int], num_frames: int, face: str, name: str) -> dict[int, np.ndarray]:
+def _choose(
+    people: list[_Person], cuts: list[int], num_frames: int, face: str, source: _Source
+) -> dict[int, np.ndarray]:
     """The followed person's boxes: of the wanted one in the first shot with faces, of the largest in the others."""
     followed: dict[int, np.ndarray] = {}
     for start, stop in _shots(cuts, num_frames):
         here = [person for person in people if start <= person.first < stop]
         if not here:
             continue
-        person = _largest(here) if followed else _wanted(here, face, name)
+        person = _largest(here) if followed else _wanted(here, face, source)
         followed |= person.boxes
     return followed
 
@@ -273,19 +284,19 @@ def check_face(face: str) -> list[float]:
     raise UsageError(f"--face {face}: expected largest, the index of a face (0 is the leftmost) or a point x,y.")
 
 
-def _wanted(people: list[_Person], face: str, name: str) -> _Person:
+def _wanted(people: list[_Person], face: str, source: _Source) -> _Person:
     numbers = check_face(face)
     if not numbers:
         return _largest(people)
     if len(numbers) == 1:
         if 0 <= numbers[0] < len(people):
             return people[int(numbers[0])]
-        raise UsageError(f"{name}: there is no face {face}. There are: {_listing(people)}.")
+        raise UsageError(f"{source.name}: there is no face {face}. There are: {_listing(people, source)}.")
     point = np.array(numbers)
     nearest = min(people, key=lambda p: np.linalg.norm(_centre(p.boxes[p.first]) - point) / _size(p.boxes[p.first]))
     box = nearest.boxes[nearest.first]
     if np.linalg.norm(_centre(box) - point) > _size(box):
-        raise UsageError(f"{name}: no face near {face}. There are: {_listing(people)}.")
+        raise UsageError(f"{source.name}: no face near {face}. There are: {_listing(people, source)}.")
     return nearest
 
 
@@ -293,20 +304,22 @@ def _largest(people: list[_Person]) -> _Person:
     return max(people, key=lambda person: sum(_size(box) ** 2 for box in person.boxes.values()))
 
 
-def _give_notice(people: list[_Person], cuts: list[int], name: str) -> None:
+def _give_notice(people: list[_Person], cuts: list[int], source: _Source) -> None:
     if cuts:
+        places = ", ".join(str(source.first_frame + cut) for cut in cuts[:8])
         log.warning(
             "%s: a new shot begins at frame %s; each is tracked by itself. One continuous shot works best: trim it.",
-            *(name, ", ".join(map(str, cuts[:8])) + (" and more" if len(cuts) > 8 else "")),
+            *(source.name, places + (" and more" if len(cuts) > 8 else "")),
         )
     if len(people) > 1 and not cuts:
-        log.warning("%s: several faces: %s. Choose with --face.", name, _listing(people))
+        log.warning("%s: several faces: %s. Choose with --face.", source.name, _listing(people, source))
 
 
-def _listing(people: list[_Person]) -> str:
+def _listing(people: list[_Person], source: _Source) -> str:
     def line(index: int, person: _Person) -> str:
         x, y = _centre(person.boxes[person.first])
-        return f"{index} at {x:.0f},{y:.0f} ({person.size_px:.0f} px, frames {person.first}-{person.last})"
+        first, last = (source.first_frame + frame for frame in (person.first, person.last))
+        return f"{index} at {x:.0f},{y:.0f} ({person.size_px:.0f} px, frames {first}-{last})"
 
     return "; ".join(line(index, person) for index, person in enumerate(people))
 
@@ -437,7 +450,7 @@ def _shots(cuts: list[int], num_frames: int) -> list[tuple[int, int]]:
     return list(zip(bounds[:-1], bounds[1:], strict=True))
 
 
-def _shot_of(frame: int, cuts: list[int]) -> int:
+def _source(frame: int, cuts: list[int]) -> int:
     return sum(cut <= frame for cut in cuts)
 
 

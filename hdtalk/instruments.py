@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hdtalk.data import FaceTrack
-from hdtalk.errors import InputError, WeightsError
+from hdtalk.errors import NoFaceError, WeightsError
 from hdtalk.media import probe
 from hdtalk.models.fan import heatmaps_to_landmarks
 from hdtalk.models.syncnet import SyncNet
@@ -136,14 +136,14 @@ def _official_networks(device: str | torch.device) -> Iterator[tuple[BundleFile,
 
 def face_tracker(bundle: Bundle) -> Callable[..., FaceTrack]:
     """`track(video, first=0, last=None)`: the largest face of those frames; where none is found, a track that is never
-    `present`. Uses the bundle's detector and landmarker."""
+    `present`. Uses the bundle's detector and landmarker. Raises InputError for a damaged video."""
 
     def track(path: Path, first: int = 0, last: int | None = None) -> FaceTrack:
         info = probe(path)
         last = info.num_frames if last is None else last
         try:
             return track_video(info, first, last, bundle)
-        except InputError as error:
+        except NoFaceError as error:
             logger.warning("%s", error)
             return FaceTrack(np.zeros((last - first, 68, 2), np.float32), np.zeros(last - first, bool))
 

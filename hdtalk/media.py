@@ -300,7 +300,6 @@ class _Scan:
     stream_index: int
     coded_size: tuple[int, int]
     orientation: tuple[bool, bool, bool]  # transpose, then flip x, then flip y
-    deepest_bits: int
 
 
 def _scan_cached(path: str | os.PathLike, config: MediaConfig) -> _Scan:
@@ -362,7 +361,6 @@ def _scan(path: str, size: int, modified_ns: int, config: MediaConfig) -> _Scan:
             stream.index,
             (width, height),
             orientation,
-            max(component.bits for component in first.format.components),
         )
     _give_notice(info, len(pts), declared)
     if not len(keys):

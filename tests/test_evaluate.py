@@ -20,11 +20,12 @@ from hdtalk.config import EvaluateConfig, MediaConfig
 from hdtalk.data import FaceTrack, VideoInfo
 from hdtalk.errors import InputError, UsageError, WeightsError
 from hdtalk.evaluate import Pair, evaluate, face_boxes, find_pairs, pairs_of_methods, read_pairs
-from hdtalk.instruments import Instruments
+from hdtalk.instruments import Instruments, face_tracker
 from hdtalk.media import VideoWriter
 from hdtalk.metrics import METRICS
 from hdtalk.scores import to_csv, to_json, to_markdown, to_text
 from hdtalk.soundtrack import Soundtrack
+from hdtalk.weights import load_bundle
 
 WIDTH, HEIGHT, NUM_FRAMES = 160, 128, 10
 FACE_CENTRE = np.array([80.0, 60.0])
@@ -467,21 +468,24 @@ def test_a_clip_that_cannot_be_scored_costs_no_other_its_scores(true_video, tmp_
     assert "left out: none, none: " in to_text(result) and "faceless.mkv: no face found" in to_text(result)
 
 
-def test_a_ruined_video_is_named_after_the_others_were_scored(tmp_path):
-    for name in ("a", "b"):
-        write_clip(
-            tmp_path / f"{name}.mp4",
-            talking(noise=3, num_frames=40),
-            gop=4,
-            container_options={"movflags": "faststart"},
-        )
-    ruined = tmp_path / "a.mp4"
-    data = bytearray(ruined.read_bytes())
-    with av.open(str(ruined)) as container:
+def ruin(path):
+    """Zeroes the pictures from the 13th on; what the container says of them stays."""
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     for position, size in packets[12:]:
         data[position : position + size] = bytes(size)
-    ruined.write_bytes(data)
+    path.write_bytes(data)
+
+
+def write_seekable(path):
+    return write_clip(path, talking(noise=3, num_frames=40), gop=4, container_options={"movflags": "faststart"})
+
+
+def test_a_ruined_video_is_named_after_the_others_were_scored(tmp_path):
+    for name in ("a", "b"):
+        write_seekable(tmp_path / f"{name}.mp4")
+    ruin(tmp_path / "a.mp4")
     truth = write(tmp_path / "truth.mkv", talking(num_frames=40))
     (tmp_path / "pairs.csv").write_text(f"prediction,ground_truth\na.mp4,{truth}\nb.mp4,{truth}\n")
     arguments = ["evaluate", tmp_path / "pairs.csv", "--crop", "full", "--device", "cpu", "--json", tmp_path / "s.json"]
@@ -490,6 +494,17 @@ def test_a_ruined_video_is_named_after_the_others_were_scored(tmp_path):
     content = json.loads((tmp_path / "s.json").read_text())
     assert [clip["clip"] for clip in content["clips"]] == ["truth (2)"]
     assert "a.mp4: damaged" in content["failures"][0]
+
+
+def test_a_ruined_truth_is_not_said_to_show_no_face(tmp_path, tiny_bundle_folder):
+    ruined, whole = (write_seekable(tmp_path / name) for name in ("ruined.mp4", "whole.mp4"))
+    ruin(ruined)
+    networks = load_bundle(tiny_bundle_folder)
+    instruments = replace(INSTRUMENTS, track=face_tracker(networks))
+    prediction = write(tmp_path / "prediction.mkv", talking(num_frames=40))
+    pairs = [Pair("first", prediction, ruined), Pair("second", prediction, whole)]
+    with pytest.raises(InputError, match=r"ruined\.mp4: damaged.* 1 more"):
+        evaluate({"ours": pairs}, instruments, EvaluateConfig(crop="face"))
 
 
 @pytest.mark.parametrize(

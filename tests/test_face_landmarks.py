@@ -211,6 +211,17 @@ def test_a_missing_face_can_be_an_error():
         track(shot(shown), FaceConfig(on_missing="fail"))
 
 
+def test_messages_count_frames_from_the_videos_first(caplog):
+    """The shot may begin in the middle of the file."""
+    shown = [[Face((130, 90))] if t < 8 else [] for t in range(14)]
+    with pytest.raises(InputError, match=r"talk\.mp4: no face in frames 108-113"):
+        track(shot(shown), FaceConfig(on_missing="fail"), first_frame=100)
+    with caplog.at_level(logging.WARNING):
+        track(two_people()[2], first_frame=100)
+        track(shot([[Face((50, 60))]] * 9 + [[Face((200, 120))]] * 9), first_frame=100)
+    assert "frames 100-111" in caplog.text and "begins at frame 109" in caplog.text
+
+
 def test_a_face_that_comes_late_and_leaves_early():
     faces = [Face((100 + t, 90)) for t in range(16)]
     found = track(shot([[face] if 4 <= t < 11 else [] for t, face in enumerate(faces)]))

@@ -298,10 +298,11 @@ def evaluate(paths, methods, crop, bundle, device, json_path, csv_path, markdown
     from hdtalk.files import write_atomically
     from hdtalk.instruments import installed_instruments
     from hdtalk.outputs import check_outputs
+    from hdtalk.pairs import pairs_of_methods
 
     writers = [(json_path, scores.to_json), (csv_path, scores.to_csv), (markdown_path, scores.to_markdown)]
     outputs = [(Path(path), write) for path, write in writers if path]
-    pairs = evaluation.pairs_of_methods(paths, methods)
+    pairs = pairs_of_methods(paths, methods)
     videos = [video for each in pairs.values() for pair in each for video in (pair.prediction, pair.ground_truth)]
     check_outputs([path for path, _ in outputs], [*map(Path, paths), *videos], overwrite)
     instruments = installed_instruments(bundle, resolve_device(device))

@@ -12,12 +12,13 @@ import numpy as np
 from hdtalk.crop import crop_faces
 from hdtalk.device import resolve_device
 from hdtalk.errors import InputError, UsageError
-from hdtalk.evaluate import Pair, evaluate, face_boxes
+from hdtalk.evaluate import evaluate, face_boxes
 from hdtalk.files import file_hash, write_atomically
 from hdtalk.instruments import installed_instruments
 from hdtalk.job import folder_beside, is_claimed
 from hdtalk.media import read_frames
 from hdtalk.outputs import manifest_path
+from hdtalk.pairs import Pair
 from hdtalk.pipeline import EditResult, edit_video
 from hdtalk.scores import Evaluation
 from hdtalk.weights import demo_folder

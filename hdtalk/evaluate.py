@@ -1,10 +1,6 @@
-"""Scores predicted videos against ground truth: finds the pairs, lines them up in time and space, runs the metrics."""
+"""Scores predicted videos against ground truth: lines pairs up in time and space, runs the metrics."""
 
-import csv
-import logging
 import math
-import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -18,9 +14,9 @@ from hdtalk.audio import mfcc, read_shot_audio
 from hdtalk.config import EvaluateConfig
 from hdtalk.crop import crop_faces, crop_track
 from hdtalk.data import FaceTrack, VideoInfo
-from hdtalk.errors import InputError, UsageError, WeightsError
+from hdtalk.errors import InputError, WeightsError
 from hdtalk.instruments import Instruments
-from hdtalk.media import VIDEO_SUFFIXES, probe, read_frames
+from hdtalk.media import probe, read_frames
 from hdtalk.metrics import METRICS, STAND_IN_SUFFIX
 from hdtalk.metrics.fid import FeatureStatistics, frechet_distance
 from hdtalk.metrics.identity import identity_similarity
@@ -30,22 +26,12 @@ from hdtalk.metrics.lpips import lpips
 from hdtalk.metrics.lse import lse
 from hdtalk.metrics.psnr import mean_psnr, psnr
 from hdtalk.metrics.ssim import ssim
+from hdtalk.pairs import Pair, some_of
 from hdtalk.scores import ClipScores, Evaluation
 from hdtalk.squares import square_quads
 
-logger = logging.getLogger(__name__)
-
 DEFAULTS = EvaluateConfig()
 SYNC_FPS, SYNC_PX = 25, 224
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A predicted video and the true one, under the clip's name (the same in all methods)."""
-
-    clip: str
-    prediction: Path
-    ground_truth: Path
 
 
 def evaluate(
@@ -103,155 +89,11 @@ def evaluate(
     return _named(scores, clips, instruments, config, [*_unequal_clips(scores, clips), *notes], failures)
 
 
-def pairs_of_methods(paths: Sequence[str | Path], names: Sequence[str] = ()) -> dict[str, list[Pair]]:
-    """Method -> pairs for `PRED... GT`, or for CSV files that list pairs. `names`: one for each PRED (or CSV), else
-    the file's or folder's own name. Raises UsageError when the numbers do not fit or two methods have one name."""
-    files = [Path(path) for path in paths]
-    tables = [path.suffix.lower() == ".csv" for path in files]
-    if any(tables) != all(tables):
-        raise UsageError("give videos or folders (PRED... GT) or CSV files of pairs, not both.")
-    if not any(tables) and len(files) < 2:
-        raise UsageError(f"{files[0]}: what shall it be compared with? Give PRED and GT, or a CSV of pairs.")
-    predictions = files if any(tables) else files[:-1]
-    if names and len(names) != len(predictions):
-        raise UsageError(
-            f"--method was given {len(names)} times for {len(predictions)} predictions; name each of them."
-        )
-    methods: dict[str, list[Pair]] = {}
-    own_names: Sequence[str | None] = names or [None] * len(predictions)
-    for path, name in zip(predictions, own_names, strict=True):
-        found = _read_csv(path, name) if any(tables) else {name or _own_name(path): find_pairs(path, files[-1])}
-        if twice := set(found) & set(methods):
-            raise UsageError(f"two methods are called {min(twice)}; name them apart with --method.")
-        methods |= found
-    return _with_clip_names(methods)
-
-
-def _own_name(path: Path) -> str:
-    return path.absolute().name if path.is_dir() else path.stem
-
-
-def find_pairs(prediction: str | Path, ground_truth: str | Path) -> list[Pair]:
-    """Pairs two files, or the videos of two folders that have the same name below them (suffix aside).
-
-    Raises InputError when nothing fits together, UsageError for a file against a folder.
-    """
-    prediction, ground_truth = Path(prediction), Path(ground_truth)
-    for path in (prediction, ground_truth):
-        if not path.exists():
-            raise InputError(f"{path}: there is no such file or folder.")
-    if prediction.is_dir() != ground_truth.is_dir():
-        raise UsageError(f"{prediction} and {ground_truth}: give two files or two folders, not one of each.")
-    if not prediction.is_dir():
-        return [Pair(ground_truth.stem, prediction, ground_truth)]
-    predicted, true = _videos_below(prediction), _videos_below(ground_truth)
-    common = sorted(set(predicted) & set(true))
-    if not common:
-        raise InputError(
-            f"{prediction}: no video there is named like one in {ground_truth} "
-            f"({_some(predicted) or 'no videos'} against {_some(true) or 'no videos'}). Give a CSV of pairs instead."
-        )
-    if left_out := sorted(set(predicted) ^ set(true)):
-        logger.warning("%s: without counterpart and left out: %s", prediction, _some(left_out))
-    return [Pair(name, predicted[name], true[name]) for name in common]
-
-
-def read_pairs(path: str | Path, default_method: str | None = None) -> dict[str, list[Pair]]:
-    """Method -> pairs from a CSV with the columns `prediction`, `ground_truth` and, if wanted, `method` and `clip`;
-    paths are relative to the CSV's folder. Clips without a name get that of the true video, with as many of its folders
-    as tell it from the others. Raises InputError that names the line, UsageError for a method named twice over."""
-    return _with_clip_names(_read_csv(Path(path), default_method))
-
-
-def _read_csv(path: Path, default_method: str | None) -> dict[str, list[Pair]]:
-    """As `read_pairs`, but a clip that has no name there has none yet."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            names = {(name or "").strip().lower() for name in reader.fieldnames or []}
-            if not {"prediction", "ground_truth"} <= names:
-                raise InputError(f"{path}: its first line must name the columns prediction and ground_truth.")
-            rows = [(reader.line_num, _stripped(row)) for row in reader]
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error}).") from None
-    methods: dict[str, list[Pair]] = {}
-    for line, row in rows:
-        if not any(row.values()):
-            continue
-        if default_method and row.get("method"):
-            raise UsageError(f"{path}: names the methods itself. Leave out --method, or the column method there.")
-        for column in ("prediction", "ground_truth"):
-            if not row[column]:
-                raise InputError(f"{path}, line {line}: the cell {column} is empty. Give the path of a video.")
-            if not (path.parent / row[column]).is_file():
-                raise InputError(f"{path}, line {line}: there is no file {path.parent / row[column]}.")
-        pair = Pair(row.get("clip", ""), path.parent / row["prediction"], path.parent / row["ground_truth"])
-        methods.setdefault(row.get("method") or default_method or path.stem, []).append(pair)
-    if not methods:
-        raise InputError(f"{path}: holds no pairs.")
-    return methods
-
-
-def _stripped(row: Mapping) -> dict[str, str]:
-    return {str(key or "").strip().lower(): str(value or "").strip() for key, value in row.items()}
-
-
-def _videos_below(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith(".") or not path.is_file():
-            continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in found:
-            raise InputError(f"{folder}: both {found[name].name} and {path.name} are there; keep one of each name.")
-        found[name] = path
-    return found
-
-
-def _with_clip_names(methods: Mapping[str, Sequence[Pair]]) -> dict[str, list[Pair]]:
-    """Names the clips that have no name after their true videos, and numbers what has one name in one method."""
-    names = _shortest_names({_location(pair) for pairs in methods.values() for pair in pairs if not pair.clip})
-    named: dict[str, list[Pair]] = {method: [] for method in methods}
-    for method, pairs in methods.items():
-        times: Counter[str] = Counter()
-        for pair in pairs:
-            clip = pair.clip or names[_location(pair)]
-            times[clip] += 1
-            named[method].append(replace(pair, clip=clip if times[clip] == 1 else f"{clip} ({times[clip]})"))
-    return named
-
-
-def _location(pair: Pair) -> Path:
-    return Path(os.path.abspath(pair.ground_truth))
-
-
-def _shortest_names(videos: set[Path]) -> dict[Path, str]:
-    """The shortest end of each path that no other has: 001, but happy/001 where sad/001 is there too. Suffixes are
-    shown only where nothing else differs."""
-    bare = {video: video.with_suffix("") for video in videos}
-    num_alike = Counter(bare.values())
-    names: dict[Path, str] = {}
-    length = 1
-    while len(names) < len(num_alike):
-        ends = {path: "/".join(path.parts[-length:]) for path in num_alike if path not in names}
-        times = Counter(ends.values())
-        names |= {path: end for path, end in ends.items() if times[end] == 1}
-        length += 1
-    return {video: names[path] + (video.suffix if num_alike[path] > 1 else "") for video, path in bare.items()}
-
-
-def _some(names) -> str:
-    names = list(names)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def _unequal_clips(methods: Iterable[str], scored: Sequence[ClipScores]) -> list[str]:
     everything = {clip.clip for clip in scored}
     lacking = {name: sorted(everything - {clip.clip for clip in scored if clip.method == name}) for name in methods}
     return [
-        f"{name} lacks {_some(clips)}; its numbers are over other clips than its neighbours'"
+        f"{name} lacks {some_of(clips)}; its numbers are over other clips than its neighbours'"
         for name, clips in lacking.items()
         if clips
     ]
@@ -262,7 +104,7 @@ def _identical_clips(method: str, clips: Sequence[ClipScores]) -> list[str]:
     identical = [clip.clip for clip in clips if math.isinf(clip.values["PSNR"])]
     if not 0 < len(identical) < len(clips):
         return []
-    count = f"{len(identical)} of {len(clips)} clips equal the ground truth in every frame ({_some(identical)})"
+    count = f"{len(identical)} of {len(clips)} clips equal the ground truth in every frame ({some_of(identical)})"
     return [f"{method}: {count}; PSNR leaves them out"]
 
 
@@ -319,72 +161,98 @@ def _score_clip(
     config: EvaluateConfig,
     distribution: _Distribution,
 ) -> ClipScores:
-    track = truth.track
-    present = np.ones(alignment.num_frames, bool) if track is None else track.present[: alignment.num_frames]
-    notes = list(alignment.notes)
-    if track is None and config.crop == "face":
+    if truth.track is None and config.crop == "face":
         raise WeightsError(f"--crop face needs to find the face: {instruments.missing['BG-jitter']} Try --crop full.")
+    measures = _ClipMeasures(truth, alignment.num_frames, instruments, config)
+    present, notes = measures.present, list(alignment.notes)
     if not present.all():
         notes.append(f"no face in {(~present).sum()} of {len(present)} true frames; they have no part in face columns")
-    if not present.any():
-        track = None
-        if config.crop == "face":
-            raise InputError(f"{pair.ground_truth}: no face found. Try --crop full.")
-    boxes = face_boxes(track.landmarks_px, config.face_box_scale) if track else None
-    quads = crop_track(track, config.crop_px).quads_px if track else None
-
-    frames: dict[str, list[np.ndarray]] = {name: [] for name in ("PSNR", "SSIM", "LPIPS", "ID", "BG-jitter")}
-    landmarks: list[np.ndarray] = []  # of both sides, [2,n,68,2]
-    features = _Distribution()  # counted only once the whole clip is read
-    error_before = None
+    if not present.any() and config.crop == "face":
+        raise InputError(f"{pair.ground_truth}: no face found. Try --crop full.")
     for start, predicted, true in _chunks(alignment, config.chunk_frames):
+        measures.add(start, predicted, true)
+    values = measures.values(notes)
+    if instruments.syncnet and measures.track is not None:
+        values["LSE-D"], values["LSE-C"] = _synchronisation(alignment, measures.track, instruments, notes)
+    values = {name: values.get(name, math.nan) for name in METRICS if name != "FID"}
+    distribution.merge(measures.features)  # only once the whole clip is read
+    return ClipScores(method, pair.clip, alignment.num_frames, values, tuple(notes))
+
+
+class _ClipMeasures:
+    """What the metrics of one clip have found so far, frame by frame."""
+
+    def __init__(self, truth: _Truth, num_frames: int, instruments: Instruments, config: EvaluateConfig):
+        self._truth, self._instruments, self._config = truth, instruments, config
+        track = truth.track
+        self.present = np.ones(num_frames, bool) if track is None else track.present[:num_frames]
+        self.track = track if self.present.any() else None
+        self.features = _Distribution()
+        self._boxes = face_boxes(self.track.landmarks_px, config.face_box_scale) if self.track else None
+        self._quads = crop_track(self.track, config.crop_px).quads_px if self.track else None
+        self._frames: dict[str, list[np.ndarray]] = {n: [] for n in ("PSNR", "SSIM", "LPIPS", "ID", "BG-jitter")}
+        self._landmarks: list[np.ndarray] = []  # of both sides, [2,n,68,2]
+        self._error_before: np.ndarray | None = None
+
+    def add(self, start: int, predicted: np.ndarray, true: np.ndarray) -> None:
+        """The next frames of both videos, uint8 `[n,H,W,3]`; `start`: the number of the first."""
         indices = np.arange(start, start + len(true))
-        faces = indices[present[indices]]
-        if config.crop == "face":
-            assert boxes is not None
-            images = tuple(_crops(side, start, faces, boxes, config.crop_px) for side in (predicted, true))
-        else:
-            images = predicted, true
+        faces = indices[self.present[indices]]
+        sides = predicted, true
+        by_face = self._config.crop == "face"
+        images = [self._cropped(side, start, faces, self._boxes) if by_face else side for side in sides]
         if len(images[0]):
-            frames["PSNR"].append(psnr(*images))
-            frames["SSIM"].append(ssim(*images))
-            if instruments.perceptual:
-                frames["LPIPS"].append(lpips(images[0], images[1], instruments.perceptual, instruments.device))
-            if instruments.fid_features:
-                true_features = truth.seen("FID", start, images[1], instruments.fid_features)
-                features.add(instruments.fid_features(images[0]), true_features)
-        if quads is None:
-            continue
-        crops = tuple(_crops(side, start, faces, quads, config.crop_px) for side in (predicted, true))
-        if len(faces) and instruments.embed:
-            frames["ID"].append(identity_similarity(crops[0], crops[1], instruments.embed))
+            self._add_images(start, *images)
+        if self._quads is not None:
+            self._add_faces(start, indices, *(self._cropped(side, start, faces, self._quads) for side in sides))
+            self._add_background(indices, predicted.astype(np.int16) - true)
+
+    def values(self, notes: list[str]) -> dict[str, float]:
+        """Column -> value; adds to the notes what is peculiar about them."""
+        per_frame = {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in self._frames.items()}
+        identical = int(np.isinf(per_frame["PSNR"]).sum())
+        if 0 < identical < len(per_frame["PSNR"]):
+            notes.append(f"{identical} of {len(per_frame['PSNR'])} frames equal the ground truth; PSNR leaves them out")
+        values = {name: _mean(name, series) for name, series in per_frame.items()}
+        if self._landmarks:
+            predicted_px, true_px = np.concatenate(self._landmarks, axis=1)
+            values["F-LD"] = _mean("F-LD", face_landmark_distance(predicted_px, true_px))
+            values["M-LD"] = _mean("M-LD", mouth_landmark_distance(predicted_px, true_px))
+            values["Jitter"] = landmark_jitter(predicted_px, true_px)
+        return values
+
+    def _cropped(self, frames: np.ndarray, start: int, faces: np.ndarray, quads: np.ndarray | None) -> np.ndarray:
+        assert quads is not None
+        return crop_faces(frames[faces - start], quads[faces], self._config.crop_px).transpose(0, 2, 3, 1)
+
+    def _add_images(self, start: int, predicted: np.ndarray, true: np.ndarray) -> None:
+        instruments = self._instruments
+        self._frames["PSNR"].append(psnr(predicted, true))
+        self._frames["SSIM"].append(ssim(predicted, true))
+        if instruments.perceptual:
+            self._frames["LPIPS"].append(lpips(predicted, true, instruments.perceptual, instruments.device))
+        if instruments.fid_features:
+            true_features = self._truth.seen("FID", start, true, instruments.fid_features)
+            self.features.add(instruments.fid_features(predicted), true_features)
+
+    def _add_faces(self, start: int, indices: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> None:
+        instruments = self._instruments
+        if len(true) and instruments.embed:
+            self._frames["ID"].append(identity_similarity(predicted, true, instruments.embed))
         if instruments.landmarks:
             points = np.full((2, len(indices), 68, 2), np.nan)
-            if len(faces):
-                points[0, present[indices]] = instruments.landmarks(crops[0])
-                points[1, present[indices]] = truth.seen("landmarks", start, crops[1], instruments.landmarks)
-            landmarks.append(points)
-        for index, error in zip(indices, predicted.astype(np.int16) - true, strict=True):
-            if error_before is not None and present[index] and present[index - 1]:
-                outside = _outside(error.shape[:2], quads[index - 1], quads[index])
-                frames["BG-jitter"].append(np.array([background_jitter(error_before, error, outside)]))
-            error_before = error
+            if len(true):
+                points[0, self.present[indices]] = instruments.landmarks(predicted)
+                points[1, self.present[indices]] = self._truth.seen("landmarks", start, true, instruments.landmarks)
+            self._landmarks.append(points)
 
-    per_frame = {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in frames.items()}
-    identical = int(np.isinf(per_frame["PSNR"]).sum())
-    if 0 < identical < len(per_frame["PSNR"]):
-        notes.append(f"{identical} of {len(per_frame['PSNR'])} frames equal the ground truth; PSNR leaves them out")
-    values = {name: _mean(name, series) for name, series in per_frame.items()}
-    if landmarks:
-        predicted_px, true_px = np.concatenate(landmarks, axis=1)
-        values["F-LD"] = _mean("F-LD", face_landmark_distance(predicted_px, true_px))
-        values["M-LD"] = _mean("M-LD", mouth_landmark_distance(predicted_px, true_px))
-        values["Jitter"] = landmark_jitter(predicted_px, true_px)
-    if instruments.syncnet and track is not None:
-        values["LSE-D"], values["LSE-C"] = _synchronisation(alignment, track, instruments, notes)
-    values = {name: values.get(name, math.nan) for name in METRICS if name != "FID"}
-    distribution.merge(features)
-    return ClipScores(method, pair.clip, alignment.num_frames, values, tuple(notes))
+    def _add_background(self, indices: np.ndarray, errors: np.ndarray) -> None:
+        assert self._quads is not None
+        for index, error in zip(indices, errors, strict=True):
+            if self._error_before is not None and self.present[index] and self.present[index - 1]:
+                outside = _outside(error.shape[:2], self._quads[index - 1], self._quads[index])
+                self._frames["BG-jitter"].append(np.array([background_jitter(self._error_before, error, outside)]))
+            self._error_before = error
 
 
 def _mean(column: str, values: Sequence[float] | np.ndarray) -> float:
@@ -508,10 +376,6 @@ def sync_boxes(landmarks_px: np.ndarray) -> np.ndarray:
 
 def _upright(centres: np.ndarray, halves: np.ndarray) -> np.ndarray:
     return square_quads(centres, np.stack([halves, 0 * halves], axis=1))
-
-
-def _crops(frames: np.ndarray, start: int, indices: np.ndarray, quads: np.ndarray, side: int) -> np.ndarray:
-    return crop_faces(frames[indices - start], quads[indices], side).transpose(0, 2, 3, 1)
 
 
 def _outside(shape: tuple[int, int], *quads: np.ndarray) -> np.ndarray:

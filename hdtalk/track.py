@@ -28,5 +28,5 @@ def track_video(
         return read_frames(video.path, first + start, first + end, config.media)
 
     networks = bundle.detector, bundle.landmarker
-    given = config.faces, name or str(video.path), progress, first
-    return track_face(read, stop - first, float(video.fps), *networks, *given)
+    name = name or str(video.path)
+    return track_face(read, stop - first, float(video.fps), *networks, config.faces, name, progress, first)

@@ -19,10 +19,11 @@ from hdtalk.cli import hdtalk
 from hdtalk.config import EvaluateConfig, MediaConfig
 from hdtalk.data import FaceTrack, VideoInfo
 from hdtalk.errors import InputError, UsageError, WeightsError
-from hdtalk.evaluate import Pair, evaluate, face_boxes, find_pairs, pairs_of_methods, read_pairs
+from hdtalk.evaluate import evaluate, face_boxes
 from hdtalk.instruments import Instruments, face_tracker
 from hdtalk.media import VideoWriter
 from hdtalk.metrics import METRICS
+from hdtalk.pairs import Pair, find_pairs, pairs_of_methods, read_pairs
 from hdtalk.scores import to_csv, to_json, to_markdown, to_text
 from hdtalk.soundtrack import Soundtrack
 from hdtalk.weights import load_bundle
@@ -585,7 +586,7 @@ def test_stopping_promises_to_go_on_only_where_a_job_stays(inputs, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hdtalk.evaluate.pairs_of_methods", stop)
+    monkeypatch.setattr("hdtalk.pairs.pairs_of_methods", stop)
     monkeypatch.setattr("hdtalk.pipeline.edit_video", stop)
     result = CliRunner().invoke(hdtalk, ["evaluate", "a.mkv", "b.mkv"])
     assert (result.exit_code, result.stderr) == (130, "hdtalk: stopped\n")

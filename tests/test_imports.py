@@ -25,7 +25,7 @@ LAYER = {
     ),
     **{name: 2.1 + rank / 100 for rank, name in enumerate(WEIGHTS)},
     **dict.fromkeys(["plan", "inputs"], 2.5),
-    **dict.fromkeys(["artefacts", "track"], 2.55),
+    **dict.fromkeys(["artefacts", "pairs", "track"], 2.55),
     "run": 2.6,
     "prepare": 2.7,
     "pipeline": 3,

@@ -12,12 +12,13 @@ from clips import tone, write_wav
 from hdtalk import weights
 from hdtalk.config import EvaluateConfig, MediaConfig
 from hdtalk.data import FaceTrack, VideoInfo
-from hdtalk.evaluate import Pair, evaluate
+from hdtalk.evaluate import evaluate
 from hdtalk.instruments import Instruments, _provenance, face_tracker, installed_instruments
 from hdtalk.losses.perceptual import PerceptualLoss
 from hdtalk.media import VideoWriter
 from hdtalk.models.integral_regressor import CloseRegressor, IntegralRegressor
 from hdtalk.models.syncnet import SyncNet
+from hdtalk.pairs import Pair
 from hdtalk.soundtrack import Soundtrack
 
 

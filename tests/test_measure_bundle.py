@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from script_module import load_script
 
 import hdtalk
@@ -33,6 +34,15 @@ def test_a_bundle_without_a_second_landmark_net_has_its_first_measured(measure_b
     names = ("nme_percent", "failures_percent", "lip_gap_slope", "lip_gap_correlation")
     assert set(measures) == {f"landmarker.{name}" for name in names}
     assert "landmarker_eval: left out" in capsys.readouterr().out
+
+
+def test_codes_that_were_refined_are_measured_beside_the_encoder_s(measure_bundle, tiny_networks, tiny_crops):
+    pictures = tiny_crops[0].transpose(0, 2, 3, 1)
+    stills = type("Stills", (), {"__len__": lambda _: len(pictures), "pictures": lambda _, part: pictures[part]})()
+    with torch.no_grad():
+        found = measure_bundle.measure_encoder(tiny_networks, stills, None)
+    assert set(found) == {f"encoder.{kind}{name}" for kind in ("", "refined_") for name in ("psnr_db", "lpips")}
+    assert found["encoder.refined_psnr_db"] > found["encoder.psnr_db"] + 0.1
 
 
 def test_without_a_second_landmark_net_shots_are_tuned_only(

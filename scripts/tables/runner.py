@@ -17,13 +17,14 @@ from hdtalk.command import ResumableCommand
 from hdtalk.config import EditConfig, EvaluateConfig, MediaConfig
 from hdtalk.device import resolve_device
 from hdtalk.errors import HDTalkError, InputError, UsageError
-from hdtalk.evaluate import Pair, evaluate
+from hdtalk.evaluate import evaluate
 from hdtalk.files import file_hash, write_atomically
 from hdtalk.instruments import face_tracker, installed_instruments
 from hdtalk.landmarks import speak_shot
 from hdtalk.media import VIDEO_SUFFIXES, VideoWriter, probe, read_frames
 from hdtalk.options import resolve, split_settings
 from hdtalk.outputs import check_outputs
+from hdtalk.pairs import Pair
 from hdtalk.pipeline import edit_video
 from hdtalk.scores import Evaluation, json_number, to_markdown, to_text
 from hdtalk.weights import Bundle, load_bundle, without_judges

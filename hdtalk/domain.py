@@ -23,14 +23,16 @@ def judge_domain(scores: Mapping[str, float], stated: Mapping[str, float], bundl
     units = {"psnr_db": "{:.1f} dB", "lpips": "LPIPS {:.3f}"}
     known = ", ".join(text.format(stated[name]) for name, text in units.items() if name in stated)
     known = f"on its own faces: {known}" if known else "it states no numbers of its own"
+    untunable = scores["psnr_db"] < LOWEST_TUNED_DB
     outside = (
         scores["encoder_psnr_db"] < stated.get("psnr_db", -99.0) - MARGIN_DB
         or scores["encoder_lpips"] > LPIPS_FACTOR * stated.get("lpips", 99.0)
-        or scores["psnr_db"] < LOWEST_TUNED_DB
+        or untunable
     )
     if not outside:
         return True, f"inside the domain of bundle {bundle} ({found}; {known})"
     advice = "" if bundle == "ffhq" else " For real people: `hdtalk weights fetch ffhq`, then --bundle ffhq."
-    notice = f"{video}: outside the domain of bundle {bundle} ({found}; {known}). Expect a visibly wrong face.{advice}"
+    expected = "a visibly wrong face" if untunable else "a soft mouth"
+    notice = f"{video}: outside the domain of bundle {bundle} ({found}; {known}). Expect {expected}.{advice}"
     log.warning(notice)
     return False, notice

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from hdtalk.descent import QuasiNewton, all_finite, cosine, frozen, in_batches, 
 from hdtalk.device import autocast
 from hdtalk.errors import UsageError
 from hdtalk.images import resize, shrink, to_images
-from hdtalk.landmark_codes import LandmarkCodes
 from hdtalk.latent_space import LatentSpace
 from hdtalk.losses.landmark import HEATMAP_SIDE, gaussian_heatmaps, landmark_loss, landmark_weights
 from hdtalk.losses.temporal import feature_distances, smoothness_loss
@@ -120,13 +119,6 @@ def optimise_frames(
     )
 
 
-def shot_starts(codes: LandmarkCodes, frames: Frames, config: OptimiseConfig = DEFAULTS) -> Frames:
-    """The frames with the codes in their pivots' place that the shot's own frames suggest for the targets."""
-    smooth = config.smoothness == "latent"
-    pivots, shown_px = codes.starts(frames.pivots, frames.source_px, frames.target_px, smooth)
-    return replace(frames, pivots=pivots, shown_px=shown_px)
-
-
 def is_bent(frames: Frames, config: OptimiseConfig = DEFAULTS) -> bool:
     """Whether the edited mouths are bent from what the starting codes show to their targets: a descent that moved them
     as well would move them twice."""
@@ -140,28 +132,6 @@ def mouth_fields(frames: Frames, config: OptimiseConfig = DEFAULTS) -> np.ndarra
         return None
     assert frames.shown_px is not None
     return warp_fields(frames.shown_px, frames.target_px, frames.crops.shape[-1], config.warp_reach, config.warp_beyond)
-
-
-def choose_anchors(displacements: np.ndarray, count: int) -> np.ndarray:
-    """Rows of `count` displacements `[n, 136]` that are unlike each other (farthest point first), int64, ascending."""
-    chosen = [int(np.argmax(np.linalg.norm(displacements - displacements.mean(0), axis=1)))]
-    nearest = np.linalg.norm(displacements - displacements[chosen[0]], axis=1)
-    while len(chosen) < min(count, len(displacements)) and nearest.max() > 0:
-        chosen.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, np.linalg.norm(displacements - displacements[chosen[-1]], axis=1))
-    return np.sort(np.array(chosen))
-
-
-def warm_starts(
-    displacements: np.ndarray, anchor_displacements: np.ndarray, anchor_coordinates: torch.Tensor, neighbours: int = 4
-) -> torch.Tensor:
-    """Coordinates for frames from those of the anchors with the most similar displacements (weights 1 / distance^2)."""
-    distances = np.linalg.norm(displacements[:, None] - anchor_displacements[None], axis=2)  # [n, anchors]
-    nearest = np.argsort(distances, axis=1, kind="stable")[:, :neighbours]
-    weights = 1 / (np.take_along_axis(distances, nearest, 1) + 1e-4) ** 2
-    shares = torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
-    chosen = anchor_coordinates[torch.from_numpy(nearest)]  # [n, neighbours, ...]
-    return torch.einsum("nk,nk...->n...", shares.to(chosen.device), chosen)
 
 
 class _Descent:

@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from hdtalk.domain import judge_domain
 from hdtalk.errors import InputError
 from hdtalk.face_units import lip_gap
 from hdtalk.files import file_hash, write_atomically
+from hdtalk.follow import Follower
 from hdtalk.images import shrink, to_crops, to_images
 from hdtalk.inputs import PathLike, background_level_db, emotion_source
 from hdtalk.job import Job, Stage, array_hash
@@ -209,54 +211,36 @@ class Run:
             pivots, shown_px = inversion.pivots[place[rows]].to(self.device), source_px[rows] if too_short else None
             return optimise.Frames(crops.read(place[rows]), pivots, source_px[rows], target_px[rows], shown_px)
 
+        networks = inversion.generator, bundle.landmarker, bundle.perceptual
+        solve = partial(optimise.optimise_frames, *networks, space, config=config, dtype=self.dtype)
+        displacements = ((target_px - source_px) / crops.track.resolution).reshape(len(outputs), -1)
+        follower = Follower(solve, frames, displacements, config, codes, from_pivots=too_short)
+
         inputs = {"inversion": inversion.content_hash, **self._landmark_hashes(targets), "precision": str(self.dtype)}
         inputs |= {"seed": str(self.config.seed), **self._hashes("landmarker", "perceptual", "mouth_codes")}
         with self._timed("optimisation"):
             stage = self.job.stage("optimisation", inputs=inputs, config=self.config.optimise)
-            runs = _runs(outputs, targets.cuts)
-            groups = [part for run in runs for part in _split(run, config.chunk_frames)]
-            solve = {"generator": inversion.generator, "landmarker": bundle.landmarker, "perceptual": bundle.perceptual}
-            anchors, done, total = None, 0, len(outputs)
-            displacements = ((target_px - source_px) / crops.track.resolution).reshape(len(outputs), -1)
-            if config.joint and config.anchors and codes is None and not too_short:
-                chosen = optimise.choose_anchors(displacements, config.anchors)
-                total += len(chosen)
+            groups = [(part, run) for run in _runs(outputs, targets.cuts) for part in _split(run, config.chunk_frames)]
+            done = len(follower.anchor_rows)
+            anchors, total = None, done + len(outputs)
+            if done:
                 if 0 not in stage.chunks:
-                    solution = optimise.optimise_frames(
-                        **solve, space=space, frames=frames(chosen), config=config, independent=True, dtype=self.dtype,
-                        progress=lambda n, _: self.report("optimisation", n, total),
-                    )  # fmt: skip
+                    solution = follower.solve_anchors(self._part_of("optimisation", 0, total))
                     stage.save(0, {"coordinates": solution.coordinates.cpu().numpy(), **_loss_arrays(solution)})
                 anchors = torch.from_numpy(stage.load(0)["coordinates"]).to(self.device)
-                done = len(chosen)
-            for number, rows in enumerate(groups, 1):
+            for number, (rows, run) in enumerate(groups, 1):
                 if number not in stage.chunks:
-                    run = next(run for run in runs if run[0] <= rows[0] <= run[-1])
-                    around = _around(rows, run, 1 if codes is None else codes.context_frames)
-                    first = int(rows[0] - around[0])
-                    start = before = before_pivot = None
-                    part = frames(around)
-                    if anchors is not None:
-                        start = optimise.warm_starts(displacements[rows], displacements[chosen], anchors)
-                    elif codes is not None:
-                        part = optimise.shot_starts(codes, part, config)
-                    if first:
-                        before = torch.from_numpy(stage.load(number - 1)["ws"][-1]).to(self.device)
-                        before_pivot = part.pivots[first - 1]
-                    part = part[first : first + len(rows)]
-                    solution = optimise.optimise_frames(
-                        **solve, space=space, frames=part, config=config, start=start, before=before,
-                        before_pivot=before_pivot, dtype=self.dtype,
-                        progress=self._part_of("optimisation", done, total),
-                    )  # fmt: skip
-                    fields = optimise.mouth_fields(part, config)
+                    begins = rows[0] == run[0]
+                    before = None if begins else torch.from_numpy(stage.load(number - 1)["ws"][-1]).to(self.device)
+                    progress = self._part_of("optimisation", done, total)
+                    solution, fields = follower.solve_chunk(rows, run, anchors, before, progress)
                     bent = {} if fields is None else {"fields": fields}
                     stage.save(number, {"ws": solution.ws.cpu().numpy(), **bent, **_loss_arrays(solution)})
                 done += len(rows)
                 self.report("optimisation", done, total)
             if not stage.complete:
                 losses = {name: f"loss.{name}" for name in ("total", "start", "lpips", "landmarks")}
-                stage.finish(_means(stage, dict(enumerate(map(len, groups), 1)), losses))
+                stage.finish(_means(stage, {number: len(rows) for number, (rows, _) in enumerate(groups, 1)}, losses))
         scores = {
             f"objective_{name}" if name in ("total", "start") else f"loss_{name}": v for name, v in stage.table.items()
         }
@@ -269,7 +253,7 @@ class Run:
             )
         if codes is not None or too_short:  # otherwise codes do not start from what the shot shows
             scores["mouths_beyond_shot"] = round(beyond, 4)
-        return Followed(outputs, stage, [outputs[rows] for rows in groups], scores)
+        return Followed(outputs, stage, [outputs[rows] for rows, _ in groups], scores)
 
     def stitch(self, crops: Crops, inversion: Inversion, targets: Targets, followed: Followed) -> Stitched:
         """Edited crops whose boundary meets the frame, and what of them to paste."""
@@ -628,11 +612,6 @@ def _runs(frames: np.ndarray, cuts: tuple[int, ...]) -> list[np.ndarray]:
     """Rows of `frames` as runs of consecutive ones that no cut parts; `cuts` are counted as the frames are."""
     breaks = [r for r in range(1, len(frames)) if frames[r] != frames[r - 1] + 1 or int(frames[r]) in cuts]
     return np.split(np.arange(len(frames)), breaks)
-
-
-def _around(rows: np.ndarray, run: np.ndarray, margin: int) -> np.ndarray:
-    """Consecutive rows and up to `margin` of their run on either side."""
-    return np.arange(max(rows[0] - margin, run[0]), min(rows[-1] + margin, run[-1]) + 1)
 
 
 def _split(rows: np.ndarray, size: int) -> list[np.ndarray]:

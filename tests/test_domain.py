@@ -23,6 +23,7 @@ def test_another_kind_of_face_is_said_plainly(measured, caplog):
         inside, notice = judge_domain(INSIDE | measured, STATED, "demo", "real.mp4")
     assert not inside and notice in caplog.text
     assert "real.mp4" in notice and "hdtalk weights fetch ffhq" in notice
+    assert ("a visibly wrong face" in notice) == ("psnr_db" in measured)
 
 
 def test_a_bundle_that_states_nothing_is_judged_by_the_tuned_reconstruction():

@@ -18,6 +18,7 @@ LAYER = {
     **dict.fromkeys(["windows", "audio_bands", "face_units", "outputs", "soundtrack", "squares", "tonemap"], 1),
     **dict.fromkeys(["landmark_codes", "generators", "models", "losses", "metrics", "command"], 1),
     "mouth_warp": 1.5,
+    "follow": 2.05,
     "job": 2,
     **dict.fromkeys(
         ["media", "audio", "speech_landmarks", "face_landmarks", "crop", "invert", "optimise", "stitch", "emotion",

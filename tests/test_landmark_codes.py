@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from hdtalk.config import OptimiseConfig
+from hdtalk.follow import _around
 from hdtalk.landmark_codes import LandmarkCodes, OtherMouths, lips_closed
 from hdtalk.models.mouth_codes import MouthCodes
-from hdtalk.run import _around
 
 SIDE, NUM_WS = 256, 4
 CONFIG = OptimiseConfig(start_ridge=1e-3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hdtalk import optimise
+from hdtalk import follow, optimise
 from hdtalk.config import OptimiseConfig
 from hdtalk.errors import UsageError
 from hdtalk.landmark_codes import LandmarkCodes
@@ -48,7 +48,7 @@ def test_starts_that_show_the_targets_leave_the_landmark_net_nothing_to_do(tiny_
     codes = LandmarkCodes(shot_px, ws, crops.shape[-1], config)
     wanted = np.array([3, 0, 5])
     frames = Frames(crops[:3], ws[:3], shot_px[:3], shot_px[wanted])
-    started = optimise.shot_starts(codes, frames, dataclasses.replace(config, smoothness="none"))
+    started = follow.shot_starts(codes, frames, dataclasses.replace(config, smoothness="none"))
     torch.testing.assert_close(started.pivots, ws[wanted], atol=0.02, rtol=0)
     np.testing.assert_allclose(started.shown_px, shot_px[wanted], atol=0.02)
     assert torch.equal(frames.pivots, ws[:3])
@@ -180,10 +180,10 @@ def test_steps_that_are_not_finite_are_taken_back(tiny_networks, frames, monkeyp
 
 def test_anchors_are_unlike_each_other_and_start_their_own_frames_exactly():
     displacements = np.concatenate([np.zeros((5, 136)), np.ones((3, 136)), 2 * np.ones((1, 136))]).astype(np.float32)
-    chosen = optimise.choose_anchors(displacements, 5)
+    chosen = follow.choose_anchors(displacements, 5)
     assert len(chosen) == 3 and {float(displacements[i, 0]) for i in chosen} == {0.0, 1.0, 2.0}
     coordinates = torch.arange(3.0)[:, None, None].expand(3, 1, 4)
-    started = optimise.warm_starts(displacements, displacements[chosen], coordinates)
+    started = follow.warm_starts(displacements, displacements[chosen], coordinates)
     expected = coordinates[[list(displacements[chosen][:, 0]).index(row[0]) for row in displacements]]
     torch.testing.assert_close(started, expected, atol=1e-4, rtol=0)
 

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from hdtalk import invert, optimise
+from hdtalk import invert
 from hdtalk.config import EditConfig
 from hdtalk.images import to_crops
-from hdtalk.latent_space import latent_space
 
 from . import fast, plain, score
 from .machine import PeakMemory, count_flops, now
@@ -87,15 +86,13 @@ class Prepared:
 
     frames: Shot
     pivots: torch.Tensor
-    space: Any
 
 
 def _prepare(sides: Sides, plan: Plan) -> Prepared:
     rows = np.unique(np.linspace(0, len(sides.shot) - 1, max(plan.slice_frames, 8)).round().astype(int))
     frames = sides.shot[rows]
     pivots = invert.encode_pivots(sides.networks.encoder, frames.crops, 4, sides.dtype)
-    space = latent_space(sides.networks.generator, sides.fast.optimise, pivots.cpu(), sides.fast.seed)
-    return Prepared(frames, pivots, space)
+    return Prepared(frames, pivots)
 
 
 def plain_slice(sides: Sides, plan: Plan, prepared: Prepared) -> dict[str, float]:
@@ -135,9 +132,9 @@ def fast_slice(sides: Sides, plan: Plan, prepared: Prepared) -> dict[str, float]
     timed("refine", lambda: invert.refine_pivots(*pair, frames.crops, pivots, settings, dtype), 1 / count)
     few, planned = _tuning_slice(settings), _tuning_steps(settings, total)
     made = timed("tune", lambda: _tune(sides, prepared, few), planned / few / total)
-    solution, fields = timed("optimise", lambda: _follow(sides, prepared, made), 1 / count)
+    ws, fields = timed("optimise", lambda: _follow(sides, prepared, made), 1 / count)
     clock = fast.Clock(device)
-    fast.stitch_shot(networks, made.generator, made.pivots, solution.ws, fields, frames, config, device, dtype, clock)
+    fast.stitch_shot(networks, made.generator, made.pivots, ws, fields, frames, config, device, dtype, clock)
     parts["stitch"] = clock.seconds["stitch"] / count
     inversion = sum(parts[name] for name in ("encode", "shared offset", "refine", "tune") if name in parts)
     stages = {"invert": inversion, "optimise": parts["optimise"], "stitch": parts["stitch"]}
@@ -235,14 +232,11 @@ def _tune(sides: Sides, prepared: Prepared, steps: int) -> invert.Tuning:
     )  # fmt: skip
 
 
-def _follow(sides: Sides, prepared: Prepared, made: invert.Tuning) -> tuple[optimise.Solution, np.ndarray | None]:
-    networks, frames, config = sides.networks, prepared.frames, sides.fast.optimise
-    given = optimise.Frames(frames.crops, made.pivots, frames.source_px, frames.target_px)
-    given = fast.started(given, np.arange(len(given)), prepared.space, config, networks.mouth_codes)
-    solution = optimise.optimise_frames(
-        made.generator, networks.landmarker, networks.perceptual, prepared.space, given, config, dtype=sides.dtype
-    )
-    return solution, optimise.mouth_fields(given, config)
+def _follow(sides: Sides, prepared: Prepared, made: invert.Tuning) -> tuple[torch.Tensor, np.ndarray | None]:
+    """Codes of a slice's frames, as if they were the shot, and the fields that bend their pictures."""
+    clock = fast.Clock(sides.device)
+    given = sides.networks, made.generator, made.pivots, prepared.frames, sides.fast, sides.device, sides.dtype
+    return fast.follow_shot(*given, clock)[:2]
 
 
 def _tuning_slice(settings) -> int:
@@ -303,7 +297,7 @@ def _fast_flops(sides: Sides, plan: Plan, prepared: Prepared) -> dict[str, float
         )
         flops += once * settings.shared_steps / total
     following = count_flops(lambda: kept.extend(_follow(sides, prepared, made)))
-    clock, ws, fields = fast.Clock(sides.device), kept[1].ws, kept[2]
+    clock, (ws, fields) = fast.Clock(sides.device), kept[1:]
     stitching = count_flops(
         lambda: fast.stitch_shot(
             networks, made.generator, made.pivots, ws, fields, frames, sides.fast, sides.device, dtype, clock

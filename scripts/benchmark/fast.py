@@ -1,11 +1,12 @@
 """Procedure B: the stages of a preset on arrays, in the order and with the settings of `hdtalk.run`, timed.
 
 Not all of a run: what it does for shots of still lips, of a few frames, or with cuts and frames without a face, is left
-out, and the codes that descents start from are smoothed over the whole shot at once.
+out.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from hdtalk import invert, optimise, regions, stitch
 from hdtalk.config import EditConfig
+from hdtalk.follow import Follower
 from hdtalk.landmark_codes import shot_codes, shot_sample
 from hdtalk.latent_space import latent_space
 
@@ -98,44 +100,33 @@ def invert_shot(networks, shot: Shot, config: EditConfig, device, dtype, clock: 
 
 def follow_shot(networks, generator, pivots, shot: Shot, config: EditConfig, device, dtype, clock: Clock):
     """(Codes, fields that bend their pictures or None, B's own objective at its start and end)."""
-    settings = config.optimise
-    sample = shot_sample(len(shot))
+    settings, sample, side = config.optimise, shot_sample(len(shot)), shot.crops.shape[-1]
     space = latent_space(networks.generator, settings, pivots[sample].cpu(), config.seed)
-    displacements = ((shot.target_px - shot.source_px) / shot.crops.shape[-1]).reshape(len(shot), -1)
-    whole = optimise.Frames(shot.crops, pivots, shot.source_px, shot.target_px)
-    whole = started(whole, sample, space, settings, networks.mouth_codes)
-    solve = {"generator": generator, "landmarker": networks.landmarker, "perceptual": networks.perceptual}
-    solve |= {"space": space, "config": settings, "dtype": dtype}
-    chosen, anchors = None, None
-    if settings.joint and settings.anchors and whole.shown_px is None:
-        chosen = optimise.choose_anchors(displacements, settings.anchors)
-        anchors = optimise.optimise_frames(**solve, frames=whole[chosen], independent=True).coordinates
-    before, before_pivot, ws, fields, losses = None, None, [], [], []
+    codes = shot_codes(space, shot.source_px[sample], pivots[sample], side, settings, networks.mouth_codes)
+
+    def read(rows: np.ndarray) -> optimise.Frames:
+        return optimise.Frames(shot.crops[rows], pivots[rows], shot.source_px[rows], shot.target_px[rows])
+
+    solve = partial(
+        optimise.optimise_frames, generator, networks.landmarker, networks.perceptual, space, config=settings,
+        dtype=dtype,
+    )  # fmt: skip
+    displacements = ((shot.target_px - shot.source_px) / side).reshape(len(shot), -1)
+    follower = Follower(solve, read, displacements, settings, codes)
+    anchors = follower.solve_anchors().coordinates if len(follower.anchor_rows) else None
+    before, ws, fields, losses = None, [], [], []
     for rows in _chunks(len(shot), settings.chunk_frames):
-        frames, start = whole[rows], None
-        if anchors is not None:
-            start = optimise.warm_starts(displacements[rows], displacements[chosen], anchors)
-        solution = optimise.optimise_frames(
-            **solve, frames=frames, start=start, before=before, before_pivot=before_pivot
-        )
-        before, before_pivot = solution.ws[-1], frames.pivots[-1]
+        solution, bent = follower.solve_chunk(rows, np.arange(len(shot)), anchors, before)
+        before = solution.ws[-1]
         ws.append(solution.ws)
-        fields.append(optimise.mouth_fields(frames, settings))
+        fields.append(bent)
         losses.append(solution.losses)
     clock.mark("optimise")
-    bent = None if fields[0] is None else np.concatenate(fields)
     return (
         torch.cat(ws),
-        bent,
+        None if fields[0] is None else np.concatenate(fields),
         {k: float(np.concatenate([part[k] for part in losses]).mean()) for k in ("start", "total")},
     )
-
-
-def started(frames: optimise.Frames, sample: np.ndarray, space, settings, mouth_codes) -> optimise.Frames:
-    """The frames of a whole shot at the codes that those of `sample` suggest, where B starts from such."""
-    known = frames.source_px[sample], frames.pivots[sample], frames.crops.shape[-1]
-    codes = shot_codes(space, *known, settings, mouth_codes)
-    return frames if codes is None else optimise.shot_starts(codes, frames, settings)
 
 
 def stitch_shot(networks, generator, pivots, ws, fields, shot: Shot, config: EditConfig, device, dtype, clock: Clock):

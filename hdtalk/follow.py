@@ -16,7 +16,7 @@ DEFAULTS = OptimiseConfig()
 
 @dataclass(frozen=True)
 class Follower:
-    """Solves the frames of a shot chunk by chunk, which share a start.
+    """Solves the frames of a shot, chunk by chunk.
 
     `solve`: `optimise_frames` with everything but the frames and where they start; `read(rows)`: the frames of these
     rows; `displacements`: of their landmarks from source to target, `[n, 136]`, sides of the crop; `codes`: what the

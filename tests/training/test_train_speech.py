@@ -91,7 +91,7 @@ def test_frames_without_a_face_are_no_truth(train_speech, corpus, tmp_path, tiny
     videos_instead(corpus, tiny_shot[0])
     asked = []
 
-    def track_face(read_frames, num_frames, fps, detector, landmarker, config, name, progress):
+    def track_face(read_frames, num_frames, fps, detector, landmarker, config, name, *_):
         assert len(list(read_frames(0, num_frames))) == num_frames == 10 and fps == 25
         asked.append(name)
         lost = np.arange(num_frames) == 4

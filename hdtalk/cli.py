@@ -145,9 +145,10 @@ def weights_add(files: tuple[str, ...]) -> None:
 
     for path in files:
         entry = library.adopt(path)
-        click.echo(
-            f"{path}: {entry.architecture}, serves as {entry.role}; copied to {library.store_folder() / entry.file}"
-        )
+        serving = next(known.file for _, known in library.installed_files() if known.role == entry.role)
+        other = "" if serving == entry.file else f" once {library.store_folder() / serving} is gone"
+        place = library.store_folder() / entry.file
+        click.echo(f"{path}: {entry.architecture}, serves as {entry.role}{other}; copied to {place}")
 
 
 @weights.command("verify")

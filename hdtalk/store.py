@@ -102,7 +102,8 @@ def fetch(
 
 
 def adopt(path: str | Path) -> BundleFile:
-    """Copy a file that the user already has into the store, once its hash or its structure says what it is."""
+    """Copy a file that the user already has into the store, once its hash or its structure says what it is. It serves
+    before what was adopted earlier, and after official files."""
     path = Path(path)
     try:
         sha256 = file_hash(path)
@@ -118,7 +119,7 @@ def adopt(path: str | Path) -> BundleFile:
     _copy(path, folder / entry.file)
     with locked(folder):
         others = [known for known in _adopted(folder) if known.file != entry.file]
-        listing = [asdict(known) for known in [*others, entry]]
+        listing = [asdict(known) for known in [entry, *others]]
         write_atomically(folder / "adopted.json", (json.dumps(listing, indent=1) + "\n").encode())
     return entry
 

@@ -71,6 +71,20 @@ def test_add_verify_path_and_list(home, tmp_path):
     assert call("path", "ffhq.pkl")[0] == 4
 
 
+def test_what_was_added_last_serves_unless_an_official_file_is_there(home, tmp_path):
+    entries = []
+    for width in (16, 24):
+        torch.save(filled(official_keys.fan(num_modules=1, width=width)), tmp_path / f"fan{width}.pth")
+        code, output = call("add", tmp_path / f"fan{width}.pth")
+        entries.append(next(entry for _, entry in weights.installed_files()))
+        assert code == 0 and "serves as landmarker;" in output
+    assert entries[0].file != entries[1].file
+    official = next(file for file in weights.official_files(["landmarker"]))
+    (home / "weights" / official.name).write_bytes(b"as if it had been fetched")
+    code, output = call("add", tmp_path / "fan16.pth")
+    assert code == 0 and f"serves as landmarker once {home / 'weights' / official.name} is gone;" in output
+
+
 def test_add_of_something_else_exits_4(home, tmp_path):
     (tmp_path / "x.pth").write_bytes(b"nothing")
     code, output = call("add", tmp_path / "x.pth")

@@ -16,7 +16,7 @@ from hdtalk.crop import crop_faces
 from hdtalk.data import FaceTrack, SpeechFeatures
 from hdtalk.draw import draw_landmarks
 from hdtalk.emotion import SPAN_FRAMES, mix_codes, named_code, parse_emotion, voice_code
-from hdtalk.errors import InputError, UsageError
+from hdtalk.errors import NoFaceError, UsageError
 from hdtalk.files import write_atomically
 from hdtalk.job import Job, stoppable
 from hdtalk.media import read_frames
@@ -191,8 +191,8 @@ def _frame_at(at_s: float, num_frames: int, fps: float) -> int:
 
 
 def _moment(landmarks_px: np.ndarray, shown: np.ndarray, fps: float, at_s: float | None) -> int:
-    """The output frame of the strip. Raises UsageError when the wanted one does not show the face, InputError when none
-    does."""
+    """The output frame of the strip. Raises UsageError when the wanted one does not show the face, NoFaceError when
+    none does."""
     count = len(landmarks_px)
     if at_s is not None:
         wanted = _frame_at(at_s, count, fps)
@@ -203,7 +203,7 @@ def _moment(landmarks_px: np.ndarray, shown: np.ndarray, fps: float, at_s: float
     middle = np.flatnonzero(shown[count // 4 : max(count // 4 + 1, count - count // 4)]) + count // 4
     candidates = middle if len(middle) else np.flatnonzero(shown)
     if not len(candidates):
-        raise InputError("no face in any frame that the speech covers. Expected one talking head; try --face.")
+        raise NoFaceError("no face in any frame that the speech covers. Expected one talking head; try --face.")
     return int(candidates[opening[candidates].argmax()])
 
 

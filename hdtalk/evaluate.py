@@ -14,7 +14,7 @@ from hdtalk.audio import mfcc, read_shot_audio
 from hdtalk.config import EvaluateConfig
 from hdtalk.crop import crop_faces, crop_track
 from hdtalk.data import FaceTrack, VideoInfo
-from hdtalk.errors import InputError, WeightsError
+from hdtalk.errors import InputError, NoFaceError, WeightsError
 from hdtalk.instruments import Instruments
 from hdtalk.media import probe, read_frames
 from hdtalk.metrics import METRICS, STAND_IN_SUFFIX
@@ -168,7 +168,7 @@ def _score_clip(
     if not present.all():
         notes.append(f"no face in {(~present).sum()} of {len(present)} true frames; they have no part in face columns")
     if not present.any() and config.crop == "face":
-        raise InputError(f"{pair.ground_truth}: no face found. Try --crop full.")
+        raise NoFaceError(f"{pair.ground_truth}: no face found. Try --crop full.")
     for start, predicted, true in _chunks(alignment, config.chunk_frames):
         measures.add(start, predicted, true)
     values = measures.values(notes)

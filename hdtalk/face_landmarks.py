@@ -231,7 +231,7 @@ def _associate(boxes: list[np.ndarray], cuts: list[int], max_gap: int) -> list[_
         people = _reunited(people, start)
     lasting = min(3, max(len(boxes) // 10, 1))
     people = [person for person in people if len(person.boxes) >= lasting] or people
-    return sorted(people, key=lambda person: (_source(person.first, cuts), _centre(person.boxes[person.first])[0]))
+    return sorted(people, key=lambda person: (_shot_of(person.first, cuts), _centre(person.boxes[person.first])[0]))
 
 
 def _reunited(people: list[_Person], start: int) -> list[_Person]:
@@ -450,7 +450,7 @@ def _shots(cuts: list[int], num_frames: int) -> list[tuple[int, int]]:
     return list(zip(bounds[:-1], bounds[1:], strict=True))
 
 
-def _source(frame: int, cuts: list[int]) -> int:
+def _shot_of(frame: int, cuts: list[int]) -> int:
     return sum(cut <= frame for cut in cuts)
 
 

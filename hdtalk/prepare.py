@@ -12,7 +12,7 @@ from hdtalk import audio, face_landmarks, media
 from hdtalk.config import EditConfig
 from hdtalk.data import VideoInfo
 from hdtalk.device import resolve_device, resolve_precision
-from hdtalk.errors import InputError, UsageError
+from hdtalk.errors import InputError, NoFaceError, UsageError
 from hdtalk.files import file_hash
 from hdtalk.inputs import (
     PathLike,
@@ -165,8 +165,8 @@ def _require_networks(networks: Bundle, config: EditConfig, edits: bool, hears: 
 
 
 def look_for_faces(video: Path, first: int, stop: int, bundle: Bundle, config: EditConfig) -> list[str]:
-    """Notes on how many of a few frames show a face; where none does, more are looked at. Raises `InputError` when none
-    of these does either."""
+    """Notes on how many of a few frames show a face; where none does, more are looked at. Raises `NoFaceError` when
+    none of these does either."""
     for looks in (5, 40):
         found, most, surest = 0, 0, 0.0
         places = np.unique(np.linspace(first, stop - 1, looks).round().astype(int))
@@ -178,9 +178,9 @@ def look_for_faces(video: Path, first: int, stop: int, bundle: Bundle, config: E
         if found:
             break
     if most and not found:
-        raise InputError(face_landmarks.no_landmarks(str(video), surest, config.faces))
+        raise NoFaceError(face_landmarks.no_landmarks(str(video), surest, config.faces))
     if not found:
-        raise InputError(f"{video}: no face in the {len(places)} frames looked at. Expected one talking head.")
+        raise NoFaceError(f"{video}: no face in the {len(places)} frames looked at. Expected one talking head.")
     notes = [f"a face was found in {found} of the {len(places)} frames looked at"]
     index = face_landmarks.check_face(config.faces.face)
     if len(index) == 1 and not 0 <= index[0] < most:

@@ -22,7 +22,7 @@ from hdtalk.config import EditConfig
 from hdtalk.data import FaceTrack, SpeechFeatures, VideoInfo
 from hdtalk.descent import tunable_weights
 from hdtalk.domain import judge_domain
-from hdtalk.errors import InputError
+from hdtalk.errors import NoFaceError
 from hdtalk.face_units import lip_gap
 from hdtalk.files import file_hash, write_atomically
 from hdtalk.follow import Follower
@@ -100,12 +100,12 @@ class Run:
         """Aligned crops of all frames that show the face, on disk."""
         rows = np.flatnonzero(face.present)
         if not len(rows):
-            raise InputError(
+            raise NoFaceError(
                 f"{self.video}: no face in any frame. Expected one talking head; try --face, or another clip."
             )
         if not face.present[self.order].any():
             seen = self.first + rows[0]
-            raise InputError(
+            raise NoFaceError(
                 f"{self.video}: no face in the {len(np.unique(self.order))} frames that the speech lasts; the first is "
                 f"in frame {seen}. Try --trim-start {seen / float(self.info.fps):.2f}."
             )

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from hdtalk.data import FaceTrack, VideoInfo
-from hdtalk.errors import InputError, UsageError
+from hdtalk.errors import InputError, NoFaceError, UsageError
 from hdtalk.files import write_atomically
 from hdtalk.media import VIDEO_SUFFIXES, VideoWriter, probe, read_frames
 from hdtalk.soundtrack import Soundtrack, decode_audio, open_audio
@@ -128,9 +128,9 @@ def prepare_hdtf(
 
 def square_around(track: FaceTrack, ratio: float, width: int, height: int) -> tuple[int, int, int, int]:
     """Method 2's square (x, y, side, side): the union of the face's boxes, made square, times `ratio`, moved (and as a
-    last resort shrunk) to fit into the picture. Raises InputError when the face is never seen."""
+    last resort shrunk) to fit into the picture. Raises NoFaceError when the face is never seen."""
     if not track.present.any():
-        raise InputError("no face found in the whole interval.")
+        raise NoFaceError("no face found in the whole interval.")
     points = track.landmarks_px[track.present]
     low, high = points.min(axis=(0, 1)), points.max(axis=(0, 1))
     side = min(round(float((high - low).max()) * ratio), width, height)
